@@ -1,0 +1,65 @@
+# `make demo` and `make test` each do everything from a bare clone; `make help` lists the rest.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+# Tests use one known torch. It goes in before whatever depends on torch, which would otherwise draw in its own choice.
+TORCH_VERSION ?= 2.13.0
+# --no-compile halves the time: Python compiles what is really imported, when it is.
+PIP_INSTALL := $(BIN)/python -m pip install --quiet --no-compile --disable-pip-version-check
+PYTEST_ARGS ?=
+
+.DEFAULT_GOAL := help
+.NOTPARALLEL:
+.PHONY: help demo test check format notebooks bench floors clean
+
+help: ## list these targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+demo: $(VENV)/core ## simulate the quickstart scenario and draw its report into out/demo
+	$(BIN)/rakka-sim run scenarios/quickstart.toml --out out/demo
+	@echo "The report is in out/demo; its pictures:"
+	@find out/demo -name '*.png' | sort | sed 's/^/  /'
+
+test: check ## every check and every test, notebooks included
+	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+check: $(VENV)/dev ## lint, format and types, changing nothing
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: $(VENV)/dev ## put the code into the house format
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+notebooks: $(VENV)/dev ## bring each notebook in step with its script, and execute it in place
+	$(BIN)/jupytext --sync notebooks/*.py
+	$(BIN)/jupyter execute --inplace notebooks/*.ipynb
+
+bench: $(VENV)/dev ## measure: each benchmark prints what it found
+	@set -e; for file in benchmarks/*.py; do echo "== $$file"; $(BIN)/python $$file; done
+
+floors: ## the tests once more, with the oldest core dependencies that pyproject.toml admits
+	mkdir -p out
+	$(PYTHON) -c 'import tomllib; \
+		print(*tomllib.load(open("pyproject.toml", "rb"))["project"]["dependencies"], sep="\n")' | sed 's/>=/==/' >out/floors.txt
+	PIP_CONSTRAINT=$(CURDIR)/out/floors.txt $(MAKE) VENV=.venv-floors .venv-floors/dev
+	.venv-floors/bin/python -m pytest $(PYTEST_ARGS)
+
+clean: ## remove what the other targets made
+	rm -rf $(VENV) .venv-floors out/demo out/floors.txt build rakka_sim.egg-info .pytest_cache .mypy_cache .ruff_cache
+	find rakka_sim tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(BIN)/python:
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "rakka_sim needs Python 3.11 or newer")'
+	$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); exit 1; }
+
+$(VENV)/core: pyproject.toml | $(BIN)/python
+	$(PIP_INSTALL) --editable .
+	touch $@
+
+$(VENV)/dev: pyproject.toml | $(BIN)/python
+	$(PIP_INSTALL) torch==$(TORCH_VERSION)
+	$(PIP_INSTALL) --editable '.[dev,live]'
+	touch $@ $(VENV)/core

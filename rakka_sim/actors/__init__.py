@@ -1,0 +1,1 @@
+"""The serving topology, one actor a file; policy is in `core`."""

@@ -1,0 +1,92 @@
+"""The DP coordinator: which replica serves a request. No policy may be here (that is `core.routing`)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from rakka_sim.core.routing import ReplicaView, RouteHint
+from rakka_sim.errors import ServerError
+from rakka_sim.messages import Deregister, Register, ReportLoad, Routed, RouteFailed, RouteTo
+from rakka_sim.runtime.api import Actor, Context, Ref, Terminated
+from rakka_sim.values import Load
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from rakka_sim.core.routing import RoutingPolicy
+
+
+class Route:
+    """One replica as the coordinator knows it."""
+
+    __slots__ = ("engine", "routed", "view")
+
+    def __init__(self, replica: int, engine: Ref[Any], capacity: int) -> None:
+        self.view = ReplicaView(replica, Load(capacity=capacity), 0)
+        self.engine = engine
+        self.routed = 0
+
+
+class DpCoordinator(Actor):
+    """Keeps the routes of each deployment with their load, and asks the deployment's policy for each request."""
+
+    def __init__(self, make_policy: Callable[[], RoutingPolicy]) -> None:
+        self._make_policy = make_policy
+        self._policies: dict[str, RoutingPolicy] = {}
+        self._routes: dict[str, dict[int, Route]] = {}
+        self._views: dict[str, list[ReplicaView]] = {}
+
+    def receive(self, ctx: Context, msg: Any) -> None:
+        match msg:
+            case RouteTo():
+                self._route(ctx, msg)
+            case ReportLoad():
+                self._report(msg)
+            case Register():
+                self._register(ctx, msg)
+            case Deregister(deployment, replica):
+                self._remove(deployment, replica)
+            case Terminated(ref):
+                self._forget(ref)
+            case _:
+                ctx.unhandled(msg)
+
+    def _route(self, ctx: Context, msg: RouteTo) -> None:
+        views = self._views.get(msg.deployment)
+        if not views:
+            ctx.tell(msg.reply_to, RouteFailed(ServerError(status=503)))
+            return
+        hint = RouteHint(msg.prompt_tokens, msg.session, msg.content)
+        view = views[self._policies[msg.deployment].choose(views, hint, ctx.rng)]
+        route = self._routes[msg.deployment][view.replica]
+        route.routed += 1
+        view.assigned += 1
+        ctx.tell(msg.reply_to, Routed(msg.deployment, view.replica, route.engine))
+
+    def _report(self, msg: ReportLoad) -> None:
+        route = self._routes.get(msg.deployment, {}).get(msg.replica)
+        if route is not None:  # else it has been deregistered and only finishes what it has
+            route.view.load = msg.load
+            # What has been routed there but has not arrived yet is load as well: else a burst goes to one replica.
+            route.view.assigned = msg.load.outstanding + max(0, route.routed - msg.received)
+
+    def _register(self, ctx: Context, msg: Register) -> None:
+        routes = self._routes.setdefault(msg.deployment, {})
+        routes[msg.replica] = Route(msg.replica, msg.engine, msg.capacity)
+        self._policies.setdefault(msg.deployment, self._make_policy())
+        self._rebuild(msg.deployment)
+        ctx.watch(msg.engine)
+
+    def _remove(self, deployment: str, replica: int) -> None:
+        if self._routes.get(deployment, {}).pop(replica, None) is not None:
+            self._rebuild(deployment)
+
+    def _forget(self, engine: Ref[Any]) -> None:
+        for deployment, routes in self._routes.items():
+            for replica in [number for number, route in routes.items() if route.engine == engine]:
+                self._remove(deployment, replica)
+
+    def _rebuild(self, deployment: str) -> None:
+        # In order of replica, so that a policy's choice does not depend on which replica was ready first.
+        routes = self._routes[deployment]
+        self._views[deployment] = [routes[replica].view for replica in sorted(routes)]

@@ -1,0 +1,289 @@
+"""The engine core of one replica: admission, and a batcher with one plan in flight; no scheduling policy is here."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from rakka_sim.actors.worker import Runner, Worker
+from rakka_sim.core.batching import Batcher, Event, Preempted, Sampled, SequenceSpec, Started
+from rakka_sim.core.supervision import Directive, Supervision
+from rakka_sim.errors import Backpressure, InferenceError, Unrecoverable
+from rakka_sim.messages import (
+    AddRequest,
+    Cancel,
+    Drain,
+    Drained,
+    EndRun,
+    Execute,
+    Finished,
+    GetLoad,
+    Rejected,
+    ReplicaReady,
+    ReportLoad,
+    Scheduled,
+    StepFailed,
+    Stepped,
+    WorkerReady,
+)
+from rakka_sim.runtime.api import Actor, Context, Ref
+from rakka_sim.values import FinishReason, Load, StepPlan, TokenChunk
+
+if TYPE_CHECKING:
+    from rakka_sim.config.deployment import Serving
+    from rakka_sim.records import EventLog
+
+Times = np.ndarray[Any, Any]
+
+NO_TIMES = np.empty(0)
+NO_TIMES.setflags(write=False)
+MAX_FAILURES_IN_A_ROW = 3
+
+
+def _escalate(error: Exception) -> Directive:
+    return Directive.ESCALATE
+
+
+# What the worker could not mend by new contexts is not mended by a new worker: this bounds restarts over both tiers.
+WORKERS = Supervision(decide=_escalate)
+
+
+@dataclass(slots=True)
+class SchedulingPass:
+    """No time at all; but a job ends after everything else at its instant, so the plan sees all that arrives in it."""
+
+    real: bool = False
+
+    def ends_at(self, start: float, rng: np.random.Generator) -> float:
+        return start
+
+    def cut(self, now: float) -> float:
+        return now
+
+    def execute(self) -> None:
+        return None
+
+
+@dataclass(slots=True)
+class Schedule:
+    """The engine's word to itself: the instant is over, plan."""
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """Which replica an engine is, and whom it reports to."""
+
+    deployment: str
+    replica: int
+    log_index: int
+    serving: Serving
+    coordinator: Ref[Any]
+    manager: Ref[Any]
+
+
+class EngineCore(Actor):
+    """Admits up to `max_concurrent` requests, queues or refuses the rest, steps through its worker, emits tokens."""
+
+    def __init__(
+        self, identity: Identity, batcher: Batcher, make_runner: Callable[[], Runner], startup_s: float, log: EventLog
+    ) -> None:
+        self._identity = identity
+        self._batcher = batcher
+        self._make_runner = make_runner
+        self._startup_s = startup_s
+        self._log = log
+        self._worker: Ref[Any] | None = None
+        self._clients: dict[int, Ref[Any]] = {}  # of every request in the batcher
+        self._queue: deque[AddRequest] = deque()  # not admitted yet
+        self._queued_tokens = 0
+        self._received = 0
+        self._plan: StepPlan | None = None
+        self._preempted = 0
+        self._ready = False
+        self._announced = False  # only the first context makes the replica known; later ones mend it
+        self._ending = False  # the run in flight has been asked to end
+        self._waiting = 0  # in the batcher's queue, and how that changed while the plan in flight was computed
+        self._joined: list[tuple[float, int]] = []
+        self._passing = False  # a scheduling pass is under way
+        self._failures = 0
+        self._drain: Drain | None = None
+        self._reported: tuple[Load, int] | None = None
+
+    def started(self, ctx: Context) -> None:
+        self._worker = ctx.spawn("worker", lambda: Worker(self._make_runner, self._startup_s, ctx.self), WORKERS)
+
+    def receive(self, ctx: Context, msg: Any) -> None:
+        match msg:
+            case Stepped(outcome):
+                self._stepped(ctx, outcome.times, msg)
+            case AddRequest():
+                self._add(ctx, msg)
+            case Schedule():
+                self._passing = False
+                self._step(ctx)
+            case Cancel(request_id):
+                self._cancel(ctx, request_id)
+            case StepFailed():
+                self._failed(ctx, msg)
+            case WorkerReady():
+                self._worker_ready(ctx)
+            case GetLoad(reply_to):
+                if reply_to is not None:
+                    ctx.tell(reply_to, self._load())
+            case Drain():
+                self._drain = msg
+                self._wake(ctx)
+            case _:
+                ctx.unhandled(msg)
+
+    # --- requests come and go -----------------------------------------------------------------------------------
+
+    def _add(self, ctx: Context, msg: AddRequest) -> None:
+        self._received += 1
+        serving = self._identity.serving
+        if self._drain is None and len(self._clients) < serving.max_concurrent:
+            if self._admit(ctx, msg):
+                self._wake(ctx)
+        elif (
+            self._drain is None
+            and serving.on_capacity_exhausted == "queue"
+            and len(self._queue) < serving.queue_capacity
+        ):
+            self._queue.append(msg)
+            self._queued_tokens += msg.batch.prompt_tokens
+        else:
+            ctx.tell(msg.reply_to, Rejected(msg.batch.request_id, Backpressure(self._identity.deployment)))
+        self._report(ctx)
+
+    def _admit(self, ctx: Context, msg: AddRequest) -> bool:
+        batch = msg.batch
+        spec = SequenceSpec(
+            batch.request_id,
+            batch.prompt_tokens,
+            batch.output_tokens,
+            batch.content,
+            batch.sampling.max_tokens,
+            msg.generated,
+            batch.priority,
+        )
+        try:
+            self._batcher.add(spec)
+        except InferenceError as error:
+            ctx.tell(msg.reply_to, Rejected(batch.request_id, error))
+            return False
+        self._clients[batch.request_id] = msg.reply_to
+        return True
+
+    def _admit_queued(self, ctx: Context) -> None:
+        while self._queue and len(self._clients) < self._identity.serving.max_concurrent:
+            msg = self._queue.popleft()
+            self._queued_tokens -= msg.batch.prompt_tokens
+            self._admit(ctx, msg)
+
+    def _cancel(self, ctx: Context, request_id: int) -> None:
+        for at, msg in enumerate(self._queue):
+            if msg.batch.request_id == request_id:
+                del self._queue[at]
+                self._queued_tokens -= msg.batch.prompt_tokens
+                chunk = TokenChunk(request_id, NO_TIMES, finish=FinishReason.CANCELLED)
+                ctx.tell(msg.reply_to, Finished(chunk, 0))
+                self._report(ctx)
+                return
+        if request_id in self._clients:
+            self._emit(ctx, self._batcher.cancel(request_id), NO_TIMES)
+            self._admit_queued(ctx)
+            self._wake(ctx)
+            self._report(ctx)
+
+    # --- steps --------------------------------------------------------------------------------------------------
+
+    def _worker_ready(self, ctx: Context) -> None:
+        self._ready = True
+        if not self._announced:
+            self._announced = True
+            me = self._identity
+            ctx.tell(me.manager, ReplicaReady(me.deployment, me.replica, ctx.self))
+        self._wake(ctx)
+
+    def _wake(self, ctx: Context) -> None:
+        """Something came or went: plan soon, or end the run in flight at its next boundary if it is affected."""
+        if self._plan is None:
+            if not self._passing:
+                self._passing = True
+                ctx.run(SchedulingPass(), lambda _: Schedule())
+            return
+        if self._batcher.waiting != self._waiting:
+            self._waiting = self._batcher.waiting
+            self._joined.append((ctx.now, self._waiting))
+        if self._batcher.run_must_end and not self._ending and self._worker is not None:
+            self._ending = True
+            ctx.tell(self._worker, EndRun())
+
+    def _step(self, ctx: Context) -> None:
+        if self._plan is not None or not self._ready or self._worker is None:
+            return
+        self._admit_queued(ctx)
+        self._plan = self._batcher.plan()
+        self._emit(ctx, self._batcher.take_events(), NO_TIMES)
+        if self._plan is not None:
+            self._ending, self._waiting, self._joined = False, self._plan.waiting, []
+            ctx.tell(self._worker, Execute(self._plan, ctx.self))
+        elif self._drain is not None and not self._clients:
+            ctx.tell(self._drain.reply_to, Drained(self._identity.deployment, self._identity.replica))
+            ctx.stop()
+
+    def _stepped(self, ctx: Context, times: Times, msg: Stepped) -> None:
+        if self._plan is None:
+            return
+        self._log.steps(self._identity.log_index, msg.outcome, self._preempted, self._joined)
+        self._plan, self._preempted, self._failures = None, 0, 0
+        self._emit(ctx, self._batcher.commit(len(times)), times)
+        self._step(ctx)
+        self._report(ctx)
+
+    def _failed(self, ctx: Context, msg: StepFailed) -> None:
+        """Nothing of the plan was computed: everything running is computed again, on the tokens it has."""
+        self._ready = not msg.rebuilding
+        self._failures += 1
+        if self._failures >= MAX_FAILURES_IN_A_ROW and not msg.rebuilding:
+            raise Unrecoverable(f"{self._failures} steps in a row failed, the last with {msg.error!r}")
+        self._plan = None
+        self._emit(ctx, self._batcher.fail(), NO_TIMES)
+        self._wake(ctx)
+        self._report(ctx)
+
+    def _emit(self, ctx: Context, events: list[Event], times: Times) -> None:
+        for event in events:
+            match event:
+                case Sampled(request_id, _, count, None, _):
+                    ctx.tell(self._clients[request_id], TokenChunk(request_id, times[:count]))
+                case Sampled(request_id, _, count, finish, preemptions):
+                    chunk = TokenChunk(request_id, times[:count], finish=finish)
+                    ctx.tell(self._clients.pop(request_id), Finished(chunk, preemptions))
+                case Started(request_id, cached):
+                    ctx.tell(self._clients[request_id], Scheduled(request_id, ctx.now, cached))
+                case Preempted():
+                    self._preempted += 1
+
+    # --- what it carries ----------------------------------------------------------------------------------------
+
+    def _load(self) -> Load:
+        load = self._batcher.load
+        return Load(
+            load.running,
+            load.waiting + len(self._queue),
+            self._identity.serving.max_concurrent,
+            load.kv_usage,
+            load.queued_tokens + self._queued_tokens,
+        )
+
+    def _report(self, ctx: Context) -> None:
+        report = (self._load(), self._received)
+        if report != self._reported and self._drain is None:
+            self._reported = report
+            me = self._identity
+            ctx.tell(me.coordinator, ReportLoad(me.deployment, me.replica, *report))

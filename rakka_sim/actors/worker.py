@@ -1,0 +1,108 @@
+"""The two-tier worker: a stable Worker and, below it, a Context that may be rebuilt. No scheduling may be here."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol
+
+from rakka_sim.core.supervision import WORKER_TIER, Directive
+from rakka_sim.messages import EndRun, Execute, StepFailed, Stepped, WorkerReady
+from rakka_sim.runtime.api import Actor, Context, Job, JobFailed, Ref, Running
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from rakka_sim.values import StepOutcome, StepPlan
+
+
+class Runner(Protocol):
+    """What computes steps: a time model, or a model on a device."""
+
+    def job(self, plan: StepPlan) -> Job[StepOutcome]:
+        """The work of one plan."""
+        ...
+
+
+@dataclass(slots=True)
+class Startup:
+    """Building a context: a modelled job of fixed length."""
+
+    seconds: float
+    real: bool = False
+
+    def ends_at(self, start: float, rng: np.random.Generator) -> float:
+        return start + self.seconds
+
+    def cut(self, now: float) -> float:
+        raise NotImplementedError("building a context has no boundary to stop at")
+
+    def execute(self) -> None:
+        return None
+
+
+@dataclass(slots=True)
+class Built:
+    """The context's word to itself: its runner is ready."""
+
+
+class DeviceContext(Actor):
+    """Owns the runner. A fault that poisons the device ends this incarnation; the next one builds a new runner."""
+
+    def __init__(self, make_runner: Callable[[], Runner], startup_s: float, engine: Ref[Any]) -> None:
+        self._make_runner = make_runner
+        self._startup_s = startup_s
+        self._engine = engine
+        self._runner: Runner | None = None
+        self._running: Running | None = None
+
+    def started(self, ctx: Context) -> None:
+        ctx.run(Startup(self._startup_s), lambda _: Built())
+
+    def receive(self, ctx: Context, msg: Any) -> None:
+        match msg:
+            case Stepped():
+                self._running = None
+                ctx.tell(self._engine, msg)
+            case Execute(plan):
+                if self._runner is None:
+                    ctx.tell(self._engine, StepFailed(RuntimeError("the context is still being built"), True))
+                else:
+                    self._running = ctx.run(self._runner.job(plan), Stepped)
+            case EndRun():
+                if self._running is not None:
+                    self._running.interrupt()
+            case JobFailed(error):
+                self._running = None
+                raise error
+            case Built():
+                self._runner = self._make_runner()
+                ctx.tell(self._engine, WorkerReady())
+            case _:
+                ctx.unhandled(msg)
+
+
+class Worker(Actor):
+    """The stable address in front of a context: what was in flight when one failed is given back to the engine."""
+
+    def __init__(self, make_runner: Callable[[], Runner], startup_s: float, engine: Ref[Any]) -> None:
+        self._make = make_runner
+        self._startup_s = startup_s
+        self._engine = engine
+        self._context: Ref[Any] | None = None
+
+    def started(self, ctx: Context) -> None:
+        self._context = ctx.spawn(
+            "context", lambda: DeviceContext(self._make, self._startup_s, self._engine), WORKER_TIER
+        )
+
+    def receive(self, ctx: Context, msg: Any) -> None:
+        if isinstance(msg, Execute | EndRun) and self._context is not None:
+            ctx.tell(self._context, msg)
+        else:
+            ctx.unhandled(msg)
+
+    def child_failed(self, ctx: Context, child: Ref[Any], error: Exception, directive: Directive) -> None:
+        if directive is Directive.STOP:
+            raise error  # without a context this worker is of no use: the engine must know
+        ctx.tell(self._engine, StepFailed(error, directive is Directive.RESTART))

@@ -1,0 +1,138 @@
+"""The command line: a thin wrapper over the functions that a notebook calls; nothing else may be here.
+
+Exit codes: 0, 2 for bad input, 1 for a failed run.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any, NoReturn
+
+import typer
+
+from rakka_sim.errors import InputError, NotBuilt, PlacementError, RakkaError
+
+app = typer.Typer(
+    add_completion=False,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    help="A testbed for LLM-inference serving.",
+)
+
+BAD_INPUT, FAILED = 2, 1
+ScenarioFile = Annotated[Path, typer.Argument(help="a scenario in TOML", show_default=False)]
+Sets = Annotated[
+    list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="override a key, as in deployment.0.replicas=4")
+]
+
+
+def _fail(error: RakkaError) -> NoReturn:
+    typer.echo(f"rakka-sim: {error}", err=True)
+    bad_input = isinstance(error, InputError | NotBuilt | PlacementError)
+    raise typer.Exit(BAD_INPUT if bad_input else FAILED)
+
+
+def _guarded(work: Callable[[], Any]) -> Any:
+    try:
+        return work()
+    except RakkaError as error:
+        _fail(error)
+    except KeyboardInterrupt:
+        typer.echo("rakka-sim: interrupted; nothing was written", err=True)
+        raise typer.Exit(130) from None
+
+
+def _overrides(sets: list[str] | None) -> dict[str, Any]:
+    from rakka_sim.config.loading import parse_assignment
+
+    return dict(parse_assignment(text) for text in sets or [])
+
+
+@app.command()
+def run(
+    scenario: ScenarioFile,
+    mode: Annotated[str, typer.Option(help="simulate, emulate (lockstep, live: with the torch engine)")] = "simulate",
+    seed: Annotated[int | None, typer.Option(help="instead of the scenario's", min=0)] = None,
+    seeds: Annotated[int, typer.Option(help="how many seeds to run, from the first on", min=1)] = 1,
+    sets: Sets = None,
+    out: Annotated[Path, typer.Option(help="folder for the report")] = Path("report"),
+    save: Annotated[bool, typer.Option(help="write the report's files")] = True,
+    as_json: Annotated[bool, typer.Option("--json", help="print summary and digest as one JSON object")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="no progress bar and no table")] = False,
+) -> None:
+    """Run a scenario, print a summary, write a report."""
+
+    def work() -> None:
+        from rakka_sim.experiment import run as run_scenario
+
+        overrides = _overrides(sets)
+        progress = False if quiet or as_json else None
+        report = run_scenario(scenario, mode=mode, seed=seed, seeds=seeds, progress=progress, overrides=overrides)
+        where = report.save(out) if save else None
+        if as_json:
+            typer.echo(json.dumps({**report.summary(), "digest": report.digest}, allow_nan=False))
+        elif not quiet:
+            typer.echo(str(report))
+            if where is not None:
+                typer.echo(f"\nreport: {where}")
+
+    _guarded(work)
+
+
+@app.command()
+def validate(scenario: ScenarioFile, sets: Sets = None) -> None:
+    """Check a scenario without running it: its keys, values, names, and that the models fit their GPUs."""
+
+    def work() -> None:
+        from rakka_sim.experiment import check
+
+        for line in check(scenario, overrides=_overrides(sets)):
+            typer.echo(line)
+
+    _guarded(work)
+
+
+@app.command()
+def schema() -> None:
+    """Print the JSON schema of scenario files, for editors."""
+    from rakka_sim.config.scenario import Scenario
+
+    typer.echo(json.dumps(Scenario.model_json_schema(), indent=2))
+
+
+@app.command()
+def fetch(
+    dataset: Annotated[str, typer.Argument(help="such as azure-2023-conv; 'list' shows all")],
+    url: Annotated[str | None, typer.Option(help="another place to fetch it from")] = None,
+) -> None:
+    """Download a public trace into the cache, with its checksum verified."""
+
+    def work() -> None:
+        from rakka_sim.workload import datasets
+
+        if dataset == "list":
+            for entry in datasets.CATALOGUE:
+                typer.echo(f"{entry.name:24} {entry.bytes:>9,} bytes  {entry.licence:<10}  {entry.citation}")
+            return
+        typer.echo(str(datasets.fetch(dataset, url=url)))
+
+    _guarded(work)
+
+
+@app.command()
+def version() -> None:
+    """Print the version."""
+    from importlib.metadata import version as installed
+
+    typer.echo(installed("rakka_sim"))
+
+
+def main() -> None:
+    """The `rakka-sim` command."""
+    try:
+        app()
+    except BrokenPipeError:  # `rakka-sim ... | head`
+        sys.stderr.close()

@@ -1,0 +1,70 @@
+"""The machines of a scenario: nodes with GPUs, nodes that may reach the outside; no topology (that is `hardware/`)."""
+
+from __future__ import annotations
+
+from typing import Self
+
+from pydantic import Field, NonNegativeInt, PositiveFloat, field_validator, model_validator
+
+from rakka_sim.config.base import Table
+from rakka_sim.config.gpus import GpuSpec, gpu
+from rakka_sim.errors import UnknownName
+from rakka_sim.values import PlacementConstraints
+
+
+class Node(Table):
+    """One machine."""
+
+    name: str = Field(min_length=1)
+    gpu: str | None = Field(None, description="a GPU of the catalogue; none for a node without GPUs")
+    gpus: NonNegativeInt = 0
+    egress: bool = Field(False, description="whether it may reach remote providers")
+    usd_per_gpu_hour: PositiveFloat | None = Field(None, description="what one GPU of it costs; none: cost unknown")
+
+    @field_validator("gpu")
+    @classmethod
+    def _in_the_catalogue(cls, name: str | None) -> str | None:
+        try:
+            return None if name is None else gpu(name).name
+        except UnknownName as error:
+            raise ValueError(error.allowed) from None
+
+    @model_validator(mode="after")
+    def _kind_and_count(self) -> Self:
+        if (self.gpu is None) != (self.gpus == 0):
+            raise ValueError("gpu (which) and gpus (how many) go together")
+        return self
+
+    @property
+    def spec(self) -> GpuSpec:
+        """The catalogue's row of this node's GPUs."""
+        return gpu(self.gpu or "")
+
+
+class Cluster(Table):
+    """All nodes. `name` and `bind` are upstream's, for its own server: kept, not used."""
+
+    name: str = "cluster"
+    bind: str | None = None
+    nodes: tuple[Node, ...] = (Node(name="node-0", gpu="H200", gpus=8, egress=True),)
+
+    @field_validator("nodes")
+    @classmethod
+    def _names_differ(cls, nodes: tuple[Node, ...]) -> tuple[Node, ...]:
+        names = [node.name for node in nodes]
+        twice = sorted({name for name in names if names.count(name) > 1})
+        if twice:
+            raise ValueError(f"each node needs a name of its own; twice: {', '.join(twice)}")
+        return nodes
+
+    def node(self, name: str) -> Node:
+        """The node of that name."""
+        return next(node for node in self.nodes if node.name == name)
+
+    @property
+    def constraints(self) -> PlacementConstraints:
+        """What this cluster offers to a placement."""
+        return PlacementConstraints(
+            gpu_nodes={node.name: node.gpus for node in self.nodes if node.gpus},
+            egress_nodes=tuple(node.name for node in self.nodes if node.egress),
+        )

@@ -1,0 +1,298 @@
+"""Continuous batching: what the next step computes, and what follows when it has; no clock and no message may be here.
+
+vLLM V1's scheduler. There are no phases: each sequence has `computed` tokens that chase its `total` ones. A step has a
+budget of tokens. Running sequences take their share first, in order; a waiting one is seated while budget, seats and
+blocks last. One that finds no block takes the last running one's, which is computed again later.
+
+Decode steps that are sure to be alike are planned as one run (`core.runs`). `plan` and `commit` alternate.
+"""
+
+from __future__ import annotations
+
+from bisect import insort
+from operator import attrgetter
+
+from rakka_sim.core.kv import KvCache
+from rakka_sim.core.runs import commit_blocks, plan_run, promised_blocks
+from rakka_sim.core.sequence import (
+    BatchingLimits,
+    Event,
+    Preempted,
+    Sampled,
+    Sequence,
+    SequenceSpec,
+    Started,
+    make_sequence,
+)
+from rakka_sim.core.step import Step
+from rakka_sim.core.waiting import WaitingQueue
+from rakka_sim.errors import BadRequest, InvariantBroken
+from rakka_sim.values import FinishReason, Load, StepPlan
+
+__all__ = ["Batcher", "BatchingLimits", "Event", "Preempted", "Sampled", "SequenceSpec", "Started"]
+
+_by_priority = attrgetter("priority")
+
+
+class Batcher:
+    """Plans the steps of one engine. `runs=False` plans every step by itself, to exactly the same effect."""
+
+    __slots__ = (
+        "_cut",
+        "_events",
+        "_flight",
+        "_head",
+        "_kv",
+        "_max_len",
+        "_plan",
+        "_running",
+        "_runs",
+        "_sequences",
+        "_uncomputed",
+        "_waiting",
+        "limits",
+    )
+
+    def __init__(self, limits: BatchingLimits, kv: KvCache, runs: bool = True) -> None:
+        self.limits = limits
+        self._kv = kv
+        self._runs = runs
+        self._max_len = min(limits.max_model_len, kv.num_blocks * kv.block_size)
+        self._sequences: dict[int, Sequence] = {}
+        self._waiting = WaitingQueue()
+        self._running: list[Sequence] = []  # by priority, then in order of their seating
+        self._plan: StepPlan | None = None
+        self._flight: list[Sequence] = []  # the sequences of that plan's rows
+        self._head: Sequence | None = None  # who was next in the queue when it was made
+        self._cut = False  # a row of it has been cancelled
+        self._events: list[Event] = []
+        self._uncomputed = 0  # the sum of total - computed
+
+    # --- requests come and go -----------------------------------------------------------------------------------
+
+    def add(self, spec: SequenceSpec) -> None:
+        """Queue a request; raises BadRequest, or ContextLengthExceeded if it can never fit."""
+        if spec.request_id in self._sequences:
+            raise BadRequest(f"request id {spec.request_id} is taken")
+        seq = make_sequence(spec, self._kv.block_size, self._max_len)
+        self._sequences[spec.request_id] = seq
+        self._waiting.push(seq)
+        self._uncomputed += seq.total
+
+    def cancel(self, request_id: int) -> list[Event]:
+        """End a request: now if it has no row in flight, else when that step is committed; unknown ids are harmless.
+
+        Of a run, the tokens of its earlier steps count then and the last one's does not, as if the steps had been
+        planned one by one: it must be ended at its next boundary.
+        """
+        seq = self._sequences.get(request_id)
+        if seq is None:
+            return []
+        if seq in self._flight:
+            seq.cancelled = self._cut = True
+            return []
+        if seq.running:
+            self._running.remove(seq)
+        else:
+            self._waiting.remove(seq)
+        self._end(seq, 0, FinishReason.CANCELLED)
+        return self.take_events()
+
+    def _end(self, seq: Sequence, count: int, finish: FinishReason) -> None:
+        self._events.append(seq.sampled(count, finish))
+        self._uncomputed += count - (seq.total - seq.computed)
+        del self._sequences[seq.request_id]
+        if seq.running:
+            seq.running = False
+            self._kv.free(seq.request_id)
+
+    def take_events(self) -> list[Event]:
+        """What has happened since this was last called, in order; `commit`, `cancel` and `fail` end with it."""
+        events, self._events = self._events, []
+        return events
+
+    # --- a step, or a run of steps ------------------------------------------------------------------------------
+
+    def plan(self) -> StepPlan | None:
+        """What to compute next; None when there is nothing to compute."""
+        if self._plan is not None:
+            raise InvariantBroken("batcher", "a plan is in flight already")
+        if self._runs and self._running:
+            self._plan = plan_run(self._running, self._waiting, self.limits, self._kv)
+        if self._plan is not None:
+            self._flight = self._running.copy()
+        elif self._sequences:
+            self._plan_step()
+        self._head = self._waiting.head()
+        return self._plan
+
+    @property
+    def run_must_end(self) -> bool:
+        """Whether the run in flight is to end at its next boundary, because of what came or went since it began.
+
+        It is if a row has been cancelled, or if a seat is free and somebody else is next in the queue.
+        """
+        if self._plan is None or self._plan.steps == 1:
+            return False
+        return self._cut or (len(self._running) < self.limits.seats and self._waiting.head() is not self._head)
+
+    def _plan_step(self) -> None:
+        step = Step(self.limits.max_num_batched_tokens)
+        if self._schedule_running(step):
+            self._seat_waiting(step)
+        self._flight = step.sequences
+        self._plan = step.plan(len(self._running), len(self._waiting), self._kv.blocks_in_use)
+
+    def _schedule_running(self, step: Step) -> bool:
+        """Give running sequences their share; whether all found their blocks without preempting any."""
+        running, kv = self._running, self._kv
+        block_size = kv.block_size
+        cap = self.limits.long_prefill_token_threshold or step.budget
+        seated, at = len(running), 0
+        while at < len(running) and step.budget > 0:
+            seq = running[at]
+            tokens = min(seq.total - seq.computed, cap, step.budget)
+            if tokens >= -seq.computed % block_size:  # else the last block takes them all and does not fill up
+                while not kv.grow(seq.request_id, seq.computed + tokens):
+                    if self._preempt_last() is seq:
+                        return False
+            step.put(seq, tokens)
+            at += 1
+        return len(running) == seated
+
+    def _preempt_last(self) -> Sequence:
+        seq = self._running.pop()
+        self._unseat(seq)
+        self._kv.free(seq.request_id)
+        seq.preemptions += 1
+        self._events.append(Preempted(seq.request_id))
+        return seq
+
+    def _unseat(self, seq: Sequence) -> None:
+        seq.running = False
+        self._uncomputed += seq.computed
+        seq.computed = 0
+        self._waiting.push_front(seq)
+
+    def _seat_waiting(self, step: Step) -> None:
+        limits, kv, waiting = self.limits, self._kv, self._waiting
+        while (seq := waiting.head()) and step.budget > 0 and len(self._running) < limits.max_num_seqs:
+            hits = kv.lookup(seq.keys, seq.total)
+            cached = len(hits) * kv.block_size
+            tokens = min(seq.total - cached, limits.long_prefill_token_threshold or seq.total)
+            if tokens > step.budget and not limits.chunked_prefill:
+                break
+            tokens = min(tokens, step.budget)
+            must_fit = seq.total if limits.scheduler_reserve_full_isl else cached + tokens
+            if kv.shortage(must_fit, hits) > 0:
+                break
+            kv.allocate(seq.request_id, seq.keys, cached + tokens, hits)
+            waiting.remove(seq)
+            self._seat(seq, cached)
+            step.put(seq, tokens)
+
+    def _seat(self, seq: Sequence, cached: int) -> None:
+        seq.running = True
+        seq.computed = cached
+        self._uncomputed -= cached
+        insort(self._running, seq, key=_by_priority)
+        if not seq.started:
+            seq.started = True
+            self._events.append(Started(seq.request_id, cached))
+
+    def promised_blocks(self, plan: StepPlan) -> dict[int, list[int]]:
+        """The blocks that each row of a run gets on top of its table, in order; none for a plan of one step."""
+        return promised_blocks(plan, self._kv)
+
+    # --- what became of it --------------------------------------------------------------------------------------
+
+    def commit(self, steps_done: int) -> list[Event]:
+        """The plan in flight has been computed; of a run, its first `steps_done` steps."""
+        plan = self._plan
+        if plan is None or not 1 <= steps_done <= plan.steps:
+            raise InvariantBroken("batcher", f"{steps_done} steps are done of {plan and plan.steps}")
+        if plan.steps > 1:
+            commit_blocks(self._flight, steps_done, self._kv)
+        uncomputed, ended = 0, False
+        for row, seq in zip(plan.rows, self._flight, strict=True):
+            seq.computed += row.tokens * steps_done
+            uncomputed -= row.tokens * steps_done
+            if seq.cancelled:
+                self._end(seq, steps_done - 1 if row.samples else 0, FinishReason.CANCELLED)
+                ended = True
+            elif row.samples and seq.total + steps_done == seq.end:
+                self._end(seq, steps_done, seq.reason)
+                ended = True
+            elif row.samples:
+                self._events.append(seq.sampled(steps_done))
+                uncomputed += steps_done
+        self._uncomputed += uncomputed
+        if ended:
+            self._running = [seq for seq in self._running if seq.running]
+        self._landed()
+        return self.take_events()
+
+    def _landed(self) -> None:
+        self._plan, self._flight, self._head, self._cut = None, [], None, False
+
+    def fail(self) -> list[Event]:
+        """The device context is lost, with all blocks and any plan in flight: who was running waits again, in order."""
+        self._landed()
+        for seq in [seq for seq in self._running if seq.cancelled]:
+            self._end(seq, 0, FinishReason.CANCELLED)
+        for seq in reversed(self._running):
+            if not seq.cancelled:
+                self._unseat(seq)
+        self._running = []
+        self._kv.reset()
+        return self.take_events()
+
+    # --- what there is ------------------------------------------------------------------------------------------
+
+    @property
+    def load(self) -> Load:
+        """What the engine carries. Of a running sequence, the token it computes next is not queued work."""
+        running = len(self._running)
+        return Load(
+            running, len(self._waiting), self.limits.max_num_seqs, self._kv.usage, max(0, self._uncomputed - running)
+        )
+
+    @property
+    def waiting(self) -> int:
+        """How many sequences have no seat."""
+        return len(self._waiting)
+
+    def state(self) -> tuple[object, ...]:
+        """All that the future depends on, comparable; only between steps."""
+        rows = [(seq.request_id, seq.total, seq.computed, seq.preemptions, seq.started) for seq in self._running]
+        queue = [(seq.request_id, seq.total, seq.preemptions, seq.started) for seq in self._waiting]
+        return rows, queue, self._uncomputed, self._kv.state()
+
+    def check(self) -> None:
+        """Raise InvariantBroken unless every request is in one place, within the limits, with the blocks it needs."""
+        self._kv.check()
+        places = [*self._running, *self._waiting]
+        if {id(seq) for seq in places} != {id(seq) for seq in self._sequences.values()} or len(places) != len(
+            self._sequences
+        ):
+            raise InvariantBroken("batcher", "a request is lost, or in two places")
+        if len(self._running) > self.limits.seats:
+            raise InvariantBroken("batcher", f"{len(self._running)} requests are running")
+        if sorted(self._running, key=_by_priority) != self._running:
+            raise InvariantBroken("batcher", "running requests are not in order of priority")
+        if self._uncomputed != sum(seq.total - seq.computed for seq in places):
+            raise InvariantBroken("batcher", f"{self._uncomputed} tokens are counted as not computed")
+        for seq in places:
+            self._check_sequence(seq)
+
+    def _check_sequence(self, seq: Sequence) -> None:
+        known = f"request {seq.request_id}, {seq.computed} of {seq.total} tokens computed, end {seq.end}"
+        if not seq.computed < seq.total < seq.end:
+            raise InvariantBroken("batcher", f"{known}: out of order")
+        blocks = len(self._kv.table(seq.request_id))
+        in_flight = seq in self._flight
+        one_step = in_flight and self._plan is not None and self._plan.steps == 1
+        if not one_step and blocks != self._kv.blocks_for(seq.computed):
+            raise InvariantBroken("batcher", f"{known}: holds {blocks} blocks")
+        if seq.running != (blocks > 0) or (seq.cancelled and not in_flight):
+            raise InvariantBroken("batcher", f"{known}: in the wrong place")

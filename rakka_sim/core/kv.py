@@ -1,0 +1,230 @@
+"""The paged KV cache: which blocks a request holds, which prefix it finds; no scheduling and no tensor may be here.
+
+vLLM V1's rules. Free blocks queue up in the order they will be reused; a request gives its blocks back last one first,
+so that the end of a sequence is forgotten before its beginning. A full block is found by its key from the moment its
+tokens are scheduled until the block is reused. Of several blocks with one key, the first is found; a request keeps its
+own nevertheless, so that block tables only ever grow.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from rakka_sim.core.content import BlockKeys
+from rakka_sim.core.free_queue import FreeQueue
+from rakka_sim.errors import InputError, InvariantBroken
+
+
+class _Table:
+    """One request's blocks, in order, the first `cached` of which have their keys registered."""
+
+    __slots__ = ("blocks", "cached", "keys")
+
+    def __init__(self, keys: BlockKeys, blocks: list[int]) -> None:
+        self.keys = keys
+        self.blocks = blocks
+        self.cached = len(blocks)
+
+
+class KvCache:
+    """Blocks 0 .. `num_blocks` - 1 of `block_size` tokens each."""
+
+    __slots__ = (
+        "_first",
+        "_free",
+        "_keys",
+        "_later",
+        "_sharers",
+        "_tables",
+        "block_size",
+        "num_blocks",
+        "prefix_caching",
+    )
+
+    def __init__(self, num_blocks: int, block_size: int = 16, prefix_caching: bool = True) -> None:
+        for name, given in (("num_blocks", num_blocks), ("block_size", block_size)):
+            if given < 1:
+                raise InputError(name, given, "at least 1")
+        self.num_blocks = num_blocks
+        self.block_size = block_size
+        self.prefix_caching = prefix_caching
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget every table and every key: the memory behind the blocks is new."""
+        self._free = FreeQueue(self.num_blocks)
+        self._tables: dict[int, _Table] = {}
+        self._sharers: dict[int, int] = {}  # how many requests hold a block, where they are more than one
+        self._keys: list[int | None] = [None] * self.num_blocks  # block -> its key
+        self._first: dict[int, int] = {}  # key -> the block found by it
+        self._later: dict[int, list[int]] = {}  # key -> further blocks with it, where there are any
+
+    # --- what there is ------------------------------------------------------------------------------------------
+
+    @property
+    def free_blocks(self) -> int:
+        """Blocks that no request holds; their content may still be found."""
+        return len(self._free)
+
+    @property
+    def blocks_in_use(self) -> int:
+        """Blocks that requests hold."""
+        return self.num_blocks - len(self._free)
+
+    @property
+    def usage(self) -> float:
+        """Share of the blocks in use, 0..1."""
+        return self.blocks_in_use / self.num_blocks
+
+    def table(self, request_id: int) -> Sequence[int]:
+        """The blocks of a request, in order; empty if it holds none."""
+        table = self._tables.get(request_id)
+        return table.blocks if table is not None else ()
+
+    def next_free(self, count: int) -> list[int]:
+        """The blocks that the next `count` allocations will take, in order."""
+        return self._free.first(count)
+
+    def blocks_for(self, tokens: int) -> int:
+        """Blocks that so many tokens fill, the last one perhaps in part."""
+        return -(-tokens // self.block_size)
+
+    def lookup(self, keys: BlockKeys, tokens: int) -> list[int]:
+        """The blocks that hold the longest cached prefix of a sequence of `tokens`.
+
+        Its last token is never among them: something must be left to compute.
+        """
+        hits: list[int] = []
+        if self.prefix_caching:
+            first = self._first
+            for key in keys.span(0, (tokens - 1) // self.block_size):
+                block = first.get(key)
+                if block is None:
+                    break
+                hits.append(block)
+        return hits
+
+    def shortage(self, tokens: int, hits: Sequence[int] = ()) -> int:
+        """Blocks that are missing for a new table of `tokens` that starts with `hits`; none are if it is 0 or less."""
+        # A hit that nobody holds counts as well: taking it takes it out of the free blocks.
+        held = sum(block not in self._free for block in hits)
+        return self.blocks_for(tokens) - held - len(self._free)
+
+    # --- taking and giving back ---------------------------------------------------------------------------------
+
+    def allocate(self, request_id: int, keys: BlockKeys, tokens: int, hits: Sequence[int] = ()) -> bool:
+        """Start a table with `hits` (of `lookup`) and blocks for `tokens` in all; False if blocks are too few."""
+        if self.shortage(tokens, hits) > 0:
+            return False
+        if request_id in self._tables:
+            raise InvariantBroken("kv", f"request {request_id} has a table already")
+        free, sharers = self._free, self._sharers
+        for block in hits:
+            if block in free:
+                free.claim(block)
+            else:
+                sharers[block] = sharers.get(block, 1) + 1
+        self._tables[request_id] = _Table(keys, list(hits))
+        return self.grow(request_id, tokens)
+
+    def grow(self, request_id: int, tokens: int) -> bool:
+        """Extend a table to `tokens` in all and register the blocks full by then; False if blocks are too few."""
+        table = self._tables[request_id]
+        blocks = table.blocks
+        missing = -(-tokens // self.block_size) - len(blocks)
+        if missing > 0:
+            if missing > len(self._free):
+                return False
+            self._take(blocks, missing)
+        full = tokens // self.block_size
+        if full > table.cached:
+            if self.prefix_caching:
+                self._register(table, full)
+            table.cached = full
+        return True
+
+    def free(self, request_id: int) -> None:
+        """Take a request's blocks back; their content may be found until they are reused."""
+        table = self._tables.pop(request_id)
+        released = table.blocks[::-1]
+        if self._sharers:
+            released = [block for block in released if not self._still_held(block)]
+        self._free.give(released)
+
+    def _still_held(self, block: int) -> bool:
+        """Whether others hold a block that one of its holders lets go."""
+        holders = self._sharers.get(block)
+        if holders is None:
+            return False
+        if holders == 2:
+            del self._sharers[block]
+        else:
+            self._sharers[block] = holders - 1
+        return True
+
+    def _take(self, blocks: list[int], count: int) -> None:
+        """Move blocks from the head of the free queue; what they held is forgotten."""
+        taken = self._free.take(count)
+        blocks += taken
+        keys = self._keys
+        for block in taken:
+            key = keys[block]
+            if key is not None:
+                keys[block] = None
+                if key in self._later:
+                    self._forget_one(block, key)
+                else:
+                    del self._first[key]
+
+    def _forget_one(self, block: int, key: int) -> None:
+        later = self._later[key]
+        if self._first[key] == block:
+            self._first[key] = later.pop(0)
+        else:
+            later.remove(block)
+        if not later:
+            del self._later[key]
+
+    def _register(self, table: _Table, full: int) -> None:
+        keys, first = self._keys, self._first
+        start = table.cached
+        for block, key in zip(table.blocks[start:full], table.keys.span(start, full), strict=True):
+            keys[block] = key
+            if first.setdefault(key, block) != block:
+                self._later.setdefault(key, []).append(block)
+
+    # --- invariants ---------------------------------------------------------------------------------------------
+
+    def state(self) -> tuple[object, ...]:
+        """All that the future depends on, comparable: tables, free queue in order, keys and their blocks in order."""
+        tables = {request: (tuple(table.blocks), table.cached) for request, table in self._tables.items()}
+        free, keys = self._free.first(len(self._free)), self._keys.copy()
+        return (
+            tables,
+            free,
+            keys,
+            dict(self._first),
+            {key: blocks.copy() for key, blocks in self._later.items()},
+            dict(self._sharers),
+        )
+
+    def check(self) -> None:
+        """Raise InvariantBroken unless every block is free or held, and found by its key if it has one."""
+        holders: dict[int, int] = {}
+        for request_id, table in self._tables.items():
+            if len(set(table.blocks)) != len(table.blocks):
+                raise InvariantBroken("kv", f"request {request_id} holds a block twice: {table.blocks}")
+            for block in table.blocks:
+                holders[block] = holders.get(block, 0) + 1
+        if {block: count for block, count in holders.items() if count > 1} != self._sharers:
+            raise InvariantBroken("kv", f"blocks are shared as {holders}, counted as {self._sharers}")
+        free = self._free.first(self.num_blocks)
+        if len(free) != len(self._free) or sorted([*free, *holders]) != list(range(self.num_blocks)):
+            raise InvariantBroken("kv", "a block is lost, or both free and held")
+        found = {block: key for key, block in self._first.items()}
+        found.update((block, key) for key, blocks in self._later.items() for block in blocks)
+        keys = {block: key for block, key in enumerate(self._keys) if key is not None}
+        if found != keys or len(found) != len(self._first) + sum(map(len, self._later.values())):
+            raise InvariantBroken("kv", "blocks and keys do not match")
+        if not all(self._later.values()):
+            raise InvariantBroken("kv", "an empty list of further blocks")

@@ -1,0 +1,185 @@
+"""Which replica serves a request: policies that look at loads and choose. No message and no state of a replica here."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from math import inf, nan
+from typing import TYPE_CHECKING, Protocol
+
+from rakka_sim.errors import InputError, UnknownName
+from rakka_sim.values import Content, Load
+
+if TYPE_CHECKING:
+    from numpy.random import Generator
+
+
+@dataclass(slots=True)
+class ReplicaView:
+    """A replica as the coordinator sees it: the load it last reported, and what has been routed to it and not ended."""
+
+    replica: int
+    load: Load
+    assigned: int
+
+
+@dataclass(slots=True)
+class RouteHint:
+    """What a policy may know of a request."""
+
+    prompt_tokens: int
+    session: int = 0
+    content: Content = ()
+
+
+class RoutingPolicy(Protocol):
+    """One deployment's policy; it may remember what it chose."""
+
+    def choose(self, replicas: Sequence[ReplicaView], hint: RouteHint, rng: Generator) -> int:
+        """An index into `replicas`, which is never empty."""
+        ...
+
+
+RoutingFunction = Callable[[Sequence[ReplicaView], RouteHint, "Generator"], int]
+
+
+def load_fraction(view: ReplicaView) -> float:
+    """Requests reported per place; a replica whose report makes no sense counts as full, not as empty."""
+    load = view.load
+    fraction = load.outstanding / load.capacity if load.capacity > 0 else nan
+    return fraction if fraction >= 0 else inf
+
+
+class RoundRobin:
+    """Each in turn."""
+
+    def __init__(self) -> None:
+        self._turn = 0
+
+    def choose(self, replicas: Sequence[ReplicaView], hint: RouteHint, rng: Generator) -> int:
+        chosen = self._turn % len(replicas)
+        self._turn = chosen + 1
+        return chosen
+
+
+class Random:
+    """Any."""
+
+    def choose(self, replicas: Sequence[ReplicaView], hint: RouteHint, rng: Generator) -> int:
+        return int(rng.integers(len(replicas)))
+
+
+class _Least:
+    """The smallest rank; among equals each in turn, so that idle replicas share the work."""
+
+    def __init__(self) -> None:
+        self._turn = 0
+
+    def rank(self, view: ReplicaView) -> tuple[float, int]:
+        raise NotImplementedError
+
+    def choose(self, replicas: Sequence[ReplicaView], hint: RouteHint, rng: Generator) -> int:
+        count = len(replicas)
+        turn = self._turn % count
+        order = (at % count for at in range(turn, turn + count))
+        chosen = min(order, key=lambda at: self.rank(replicas[at]))
+        self._turn = chosen + 1
+        return chosen
+
+
+class LeastLoad(_Least):
+    """The lowest load reported, as a share of capacity; then the fewest requests assigned."""
+
+    def rank(self, view: ReplicaView) -> tuple[float, int]:
+        return load_fraction(view), view.assigned
+
+
+class JoinShortestQueue(_Least):
+    """The fewest requests assigned."""
+
+    def rank(self, view: ReplicaView) -> tuple[float, int]:
+        return view.assigned, 0
+
+
+class PowerOfTwo:
+    """The less assigned one of two taken at random (Mitzenmacher 2001): nearly as good as all, for two looks."""
+
+    def choose(self, replicas: Sequence[ReplicaView], hint: RouteHint, rng: Generator) -> int:
+        if len(replicas) == 1:
+            return 0
+        one = int(rng.integers(len(replicas)))
+        other = int(rng.integers(len(replicas) - 1))
+        other += other >= one
+        return other if replicas[other].assigned < replicas[one].assigned else one
+
+
+class PrefixAffinity:
+    """Where the session, else the first span of the content, was served last; least load if that one is overloaded.
+
+    Overloaded: more than `factor` times the fewest requests assigned to a replica, plus `slack`. At most `remembered`
+    sessions and spans are kept, the latest ones.
+    """
+
+    def __init__(self, factor: float = 1.5, slack: int = 8, remembered: int = 100_000) -> None:
+        self._factor = factor
+        self._slack = slack
+        self._remembered = remembered
+        self._served: OrderedDict[tuple[str, int], int] = OrderedDict()
+        self._otherwise = LeastLoad()
+
+    def choose(self, replicas: Sequence[ReplicaView], hint: RouteHint, rng: Generator) -> int:
+        marks = [("session", hint.session)] if hint.session else []
+        marks += [("span", source) for source, _ in hint.content[:1]]
+        most = self._factor * min(view.assigned for view in replicas) + self._slack
+        index_of = {view.replica: at for at, view in enumerate(replicas) if view.assigned <= most}
+        known = (index_of.get(self._served.get(mark, -1)) for mark in marks)
+        chosen = next((at for at in known if at is not None), None)
+        if chosen is None:
+            chosen = self._otherwise.choose(replicas, hint, rng)
+        for mark in marks:
+            self._served[mark] = replicas[chosen].replica
+            self._served.move_to_end(mark)
+        while len(self._served) > self._remembered:
+            self._served.popitem(last=False)
+        return chosen
+
+
+class _Function:
+    """A user's function as a policy; what it returns is checked."""
+
+    def __init__(self, function: RoutingFunction) -> None:
+        self._function = function
+
+    def choose(self, replicas: Sequence[ReplicaView], hint: RouteHint, rng: Generator) -> int:
+        chosen = self._function(replicas, hint, rng)
+        try:
+            index = range(len(replicas))[chosen]
+        except (IndexError, TypeError):
+            index = None
+        if index is None or index != chosen:
+            name = getattr(self._function, "__name__", repr(self._function))
+            raise InputError(f"routing policy {name}", chosen, f"an index from 0 to {len(replicas) - 1}")
+        return index
+
+
+POLICIES: dict[str, Callable[[], RoutingPolicy]] = {
+    "round_robin": RoundRobin,
+    "random": Random,
+    "least_load": LeastLoad,
+    "join_shortest_queue": JoinShortestQueue,
+    "power_of_two": PowerOfTwo,
+    "prefix_affinity": PrefixAffinity,
+}
+
+
+def make_policy(policy: str | RoutingPolicy | type[RoutingPolicy] | RoutingFunction) -> RoutingPolicy:
+    """A policy by its name in `POLICIES`, of a class, of a function, or as it is; raises UnknownName."""
+    if isinstance(policy, str) and policy in POLICIES:
+        return POLICIES[policy]()
+    if isinstance(policy, type):
+        made: RoutingPolicy = policy()
+        return made
+    if isinstance(policy, str) or not (hasattr(policy, "choose") or callable(policy)):
+        raise UnknownName("routing policy", policy, f"{', '.join(POLICIES)}; a function; an object with `choose`")
+    return policy if hasattr(policy, "choose") else _Function(policy)

@@ -1,0 +1,120 @@
+"""Runs: decode steps that are sure to be alike, planned at once. Nothing may be decided here that one step would not.
+
+A run takes its blocks when it is committed, for the steps that really ran, in the order in which single steps would
+have taken them: step by step, row by row. Nothing else takes blocks in between, so both ways end in the same state.
+"""
+
+from __future__ import annotations
+
+from rakka_sim.core.kv import KvCache
+from rakka_sim.core.sequence import BatchingLimits, Sequence
+from rakka_sim.core.waiting import WaitingQueue
+from rakka_sim.errors import InvariantBroken
+from rakka_sim.values import StepPlan, StepRow
+
+
+def plan_run(running: list[Sequence], waiting: WaitingQueue, limits: BatchingLimits, kv: KvCache) -> StepPlan | None:
+    """The run that these sequences can do next; None if that is not certain to be two steps or more."""
+    newest = running[-1]
+    if newest.total - newest.computed != 1:  # the likeliest one to be still in its prompt
+        return None
+    steps = newest.end
+    head = waiting.head()
+    if head is not None and len(running) < limits.seats:
+        steps = _steps_until_head_may_move(running, head, steps, limits, kv)
+    block_size = kv.block_size
+    crossings = [0] * block_size
+    rows: list[StepRow] = []
+    context = longest = 0
+    for seq in running:
+        computed, total = seq.computed, seq.total
+        if total - computed != 1:
+            return None
+        if seq.end - total < steps:
+            steps = seq.end - total
+        rows.append(StepRow(seq.request_id, 1, computed, True))
+        crossings[-computed % block_size] += 1
+        context += computed
+        if computed > longest:
+            longest = computed
+    steps = min(steps, _steps_that_fit(crossings, len(rows), kv.free_blocks))
+    if steps < 2:
+        return None
+    return StepPlan(
+        rows=rows,
+        steps=steps,
+        prefill_tokens=0,
+        decode_seqs=len(rows),
+        context_tokens=context,
+        max_context=longest,
+        running=len(rows),
+        waiting=len(waiting),
+        kv_blocks=kv.blocks_in_use + crossings[0],
+        crossings=tuple(crossings),
+    )
+
+
+def _steps_that_fit(crossings: list[int], rows: int, free: int) -> int:
+    # Every row takes one block in each `block_size` steps.
+    cycles, free = divmod(free, rows)
+    steps = cycles * len(crossings)
+    for takers in crossings:
+        free -= takers
+        if free < 0:
+            break
+        steps += 1
+    return steps
+
+
+def _steps_until_head_may_move(
+    running: list[Sequence], head: Sequence, steps: int, limits: BatchingLimits, kv: KvCache
+) -> int:
+    """For how many steps the head of the queue is sure to find no place although a seat is free; 0 if it may have one.
+
+    A whole sequence that must fit (`scheduler_reserve_full_isl`) needs its blocks less those hits that others hold. In
+    a run the free blocks get fewer, and each such hit gained costs a free block at least, unless the prefix found grows
+    longer: by a row that fills a block with the very key that the head misses. Where only a chunk must fit, losing a
+    hit can make the chunk start sooner and need less, so nothing is sure.
+    """
+    if not limits.scheduler_reserve_full_isl:
+        return 0
+    hits = kv.lookup(head.keys, head.total)
+    if kv.shortage(head.total, hits) <= 0:
+        return 0
+    missing = len(hits)
+    filled_at = (missing + 1) * kv.block_size
+    key = head.keys.key(missing)
+    for seq in running:
+        if seq.computed < filled_at <= seq.computed + steps and seq.keys.key(missing) == key:
+            steps = filled_at - seq.computed - 1
+    return steps
+
+
+def commit_blocks(sequences: list[Sequence], steps: int, kv: KvCache) -> None:
+    """Take and register the blocks of a run's first `steps` steps."""
+    block_size, grow = kv.block_size, kv.grow
+    takers: list[list[Sequence]] = [[] for _ in range(block_size)]  # by the step of a cycle at which they take a block
+    for seq in sequences:
+        takers[-seq.computed % block_size].append(seq)
+    for step in range(steps):
+        # Rows that take a block at this step, then those that fill one: within a step the two do not meet.
+        for seq in takers[step % block_size]:
+            if not grow(seq.request_id, seq.computed + step + 1):
+                raise InvariantBroken("batcher", f"a run has no block for request {seq.request_id} at step {step}")
+        for seq in takers[(step + 1) % block_size]:
+            grow(seq.request_id, seq.computed + step + 1)
+
+
+def promised_blocks(plan: StepPlan, kv: KvCache) -> dict[int, list[int]]:
+    """The blocks that each row of a run gets on top of its table, in order; none for a plan of one step."""
+    promised: dict[int, list[int]] = {}
+    if plan.steps == 1:
+        return promised
+    block_size = kv.block_size
+    takers: list[list[int]] = [[] for _ in range(block_size)]
+    for row in plan.rows:
+        takers[-row.context % block_size].append(row.request_id)
+    order = [request_id for step in range(plan.steps) for request_id in takers[step % block_size]]
+    for request_id, block in zip(order, kv.next_free(len(order)), strict=True):
+        promised.setdefault(request_id, []).append(block)
+    return promised

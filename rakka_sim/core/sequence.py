@@ -1,0 +1,165 @@
+"""One request as the batcher sees it: what comes in, what it keeps, what it reports. No scheduling may be here."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from rakka_sim.core.content import BlockKeys
+from rakka_sim.errors import BadRequest, ContextLengthExceeded, InputError
+from rakka_sim.values import Content, FinishReason, value
+
+
+@dataclass(frozen=True, slots=True)
+class BatchingLimits:
+    """What a step and a sequence may hold; vLLM's names.
+
+    `long_prefill_token_threshold` caps one row's share of a step (0: no cap). `scheduler_reserve_full_isl` admits a
+    request only if all of its known tokens fit into free blocks, not just its first chunk (vLLM's default since 0.19).
+    """
+
+    max_num_seqs: int = 256
+    max_num_batched_tokens: int = 2048
+    max_model_len: int = 8192
+    long_prefill_token_threshold: int = 0
+    chunked_prefill: bool = True
+    scheduler_reserve_full_isl: bool = True
+
+    def __post_init__(self) -> None:
+        for name in ("max_num_seqs", "max_num_batched_tokens"):
+            if getattr(self, name) < 1:
+                raise InputError(name, getattr(self, name), "at least 1")
+        if self.max_model_len < 2:
+            raise InputError("max_model_len", self.max_model_len, "at least 2: one token in, one out")
+        if self.long_prefill_token_threshold < 0:
+            raise InputError("long_prefill_token_threshold", self.long_prefill_token_threshold, "0 (no cap) or more")
+        if not self.chunked_prefill and self.max_num_batched_tokens < self.max_model_len:
+            # Else a sequence could grow, be preempted, and never fit into a step again.
+            allowed = f"at least max_model_len ({self.max_model_len}) without chunked prefill"
+            raise InputError("max_num_batched_tokens", self.max_num_batched_tokens, allowed)
+
+    @property
+    def seats(self) -> int:
+        """Sequences that can run at once: each computes at least one token a step."""
+        return min(self.max_num_seqs, self.max_num_batched_tokens)
+
+
+@value
+class SequenceSpec:
+    """A request for the batcher.
+
+    `output_tokens` is where it stops by itself, counted like `max_tokens` from the end of the prompt. `generated`
+    tokens came from a former engine: they are computed again like a prompt and are not reported again. A lower
+    `priority` goes first; among equals, first come, first served.
+    """
+
+    request_id: int
+    prompt_tokens: int
+    output_tokens: int
+    content: Content
+    max_tokens: int | None = None
+    generated: int = 0
+    priority: int = 0
+
+
+@value
+class Started:
+    """The request is in a step for the first time, with that many tokens found in the cache."""
+
+    request_id: int
+    cached_tokens: int
+
+
+@value
+class Preempted:
+    """The request has lost its blocks and its seat to others, and will be computed again."""
+
+    request_id: int
+
+
+@value
+class Sampled:
+    """Output tokens `first` .. `first` + `count` - 1 of a request are there; the last event of a request has `finish`.
+
+    Tokens are numbered from the end of the prompt. A last event may bring no token. `preemptions` counts all so far.
+    """
+
+    request_id: int
+    first: int
+    count: int
+    finish: FinishReason | None = None
+    preemptions: int = 0
+
+
+Event = Started | Preempted | Sampled
+
+
+class Sequence:
+    """What the batcher keeps of a request: `computed` tokens chase `total` (known) ones, until `total` is `end`."""
+
+    __slots__ = (
+        "cancelled",
+        "computed",
+        "end",
+        "keys",
+        "preemptions",
+        "priority",
+        "prompt",
+        "reason",
+        "request_id",
+        "running",
+        "started",
+        "total",
+    )
+
+    def __init__(self, spec: SequenceSpec, keys: BlockKeys, end: int, reason: FinishReason) -> None:
+        self.request_id = spec.request_id
+        self.priority = spec.priority
+        self.prompt = spec.prompt_tokens
+        self.total = spec.prompt_tokens + spec.generated
+        self.end = end
+        self.reason = reason
+        self.keys = keys
+        self.computed = 0
+        self.preemptions = 0
+        self.started = False  # it has been in a step
+        self.running = False  # it has a seat and blocks
+        self.cancelled = False  # it ends when the step in flight does
+
+    def sampled(self, count: int, finish: FinishReason | None = None) -> Sampled:
+        """The event of its next `count` tokens, which are known from now on."""
+        first = self.total - self.prompt
+        self.total += count
+        return Sampled(self.request_id, first, count, finish, self.preemptions)
+
+
+def make_sequence(spec: SequenceSpec, block_size: int, max_len: int) -> Sequence:
+    """Check a spec and find where it ends; raises BadRequest or ContextLengthExceeded."""
+    fault = _fault(spec)
+    if fault:
+        raise BadRequest(fault)
+    known = spec.prompt_tokens + spec.generated
+    if known + 1 > max_len:
+        raise ContextLengthExceeded(known + 1, max_len)
+    # Even a sequence that stops at once samples the token that says so.
+    stop = spec.prompt_tokens + max(spec.output_tokens, 1)
+    cap = max_len if spec.max_tokens is None else min(max_len, spec.prompt_tokens + spec.max_tokens)
+    reason = FinishReason.STOP if stop < cap else FinishReason.LENGTH
+    end = min(stop, cap)
+    if end <= known:
+        raise BadRequest(f"{spec.generated} tokens were generated: none of {end - spec.prompt_tokens} is left")
+    return Sequence(spec, BlockKeys(spec.content, block_size), end, reason)
+
+
+def _fault(spec: SequenceSpec) -> str:
+    if spec.prompt_tokens < 1:
+        return f"prompt_tokens is {spec.prompt_tokens}: a prompt needs at least one token"
+    if spec.output_tokens < 0 or spec.generated < 0:
+        return f"output_tokens {spec.output_tokens} and generated {spec.generated} may not be negative"
+    if spec.max_tokens is not None and spec.max_tokens < 1:
+        return f"max_tokens is {spec.max_tokens}: at least 1, or none"
+    if any(source < 0 or tokens < 0 for source, tokens in spec.content):
+        return "the content has a negative source or length"
+    held = sum(tokens for _, tokens in spec.content)
+    if held != spec.prompt_tokens:
+        return f"the content holds {held} tokens, the prompt {spec.prompt_tokens}"
+    return ""

@@ -1,0 +1,76 @@
+"""The runner whose steps take the time a model gives them and whose tokens are only counted; no device, no policy."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from rakka_sim.timing.api import StepShape, StepTimeModel
+from rakka_sim.values import StepOutcome, StepPlan
+
+if TYPE_CHECKING:
+    _Array = np.ndarray[Any, np.dtype[np.float64]]
+
+
+def step_shape(plan: StepPlan) -> StepShape:
+    """What the (first) step of a plan costs by. A plan's contexts leave the token itself out, a shape's do not."""
+    rows = plan.decode_seqs
+    context, longest = plan.context_tokens + rows, plan.max_context + 1 if rows else 0
+    if not plan.prefill_tokens:
+        return StepShape((), rows, context, longest, rows)
+    prefill = [row for row in plan.rows if row.tokens > 1 or not row.samples]
+    chunks = tuple([(row.tokens, row.context) for row in prefill])
+    return StepShape(chunks, rows, context, longest, rows + sum(row.samples for row in prefill))
+
+
+class ModelledJob:
+    """The steps of one plan. Boundaries are added up one after another, so that a run ends on the very float that its
+    steps, done one by one, would end on."""
+
+    __slots__ = ("_host_overhead_s", "_model", "plan", "started", "times")
+
+    real = False
+
+    def __init__(self, plan: StepPlan, model: StepTimeModel, host_overhead_s: float) -> None:
+        self.plan = plan
+        self._model = model
+        self._host_overhead_s = host_overhead_s
+        self.started = 0.0
+        self.times: _Array = np.empty(0)
+
+    def ends_at(self, start: float, rng: np.random.Generator) -> float:
+        self.started = start
+        shape, steps = step_shape(self.plan), self.plan.steps
+        if steps == 1:
+            end = start + (self._model.seconds(shape) + self._host_overhead_s)
+            self.times = np.array([end])
+            return end
+        times = self._model.run_seconds(shape, steps)
+        times += self._host_overhead_s
+        times[0] += start
+        self.times = np.add.accumulate(times, out=times)
+        return float(times[-1])
+
+    def cut(self, now: float) -> float:
+        boundary = int(self.times.searchsorted(now)) + 1
+        if boundary < len(self.times):
+            self.times = self.times[:boundary]
+        return float(self.times[-1])
+
+    def execute(self) -> StepOutcome:
+        return StepOutcome(self.plan, self.started, self.times)
+
+
+class ModelledRunner:
+    """Makes jobs of plans. `host_overhead_s` passes between any two steps, whatever they compute (s)."""
+
+    __slots__ = ("_host_overhead_s", "_model")
+
+    def __init__(self, model: StepTimeModel, host_overhead_s: float) -> None:
+        self._model = model
+        self._host_overhead_s = host_overhead_s
+
+    def job(self, plan: StepPlan) -> ModelledJob:
+        """The work of one plan."""
+        return ModelledJob(plan, self._model, self._host_overhead_s)

@@ -1,0 +1,189 @@
+"""A run from outside: scenario in, report out. The actors are wired in `wiring`; what they do is not here."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from rakka_sim.actors.client import Go, LoadGenerator
+from rakka_sim.config.loading import load_scenario
+from rakka_sim.config.scenario import MODES, Scenario
+from rakka_sim.config.slo import resolve_slo
+from rakka_sim.errors import InputError, NotBuilt, RakkaError, RunFailed, ScenarioError, UnknownName
+from rakka_sim.messages import Apply
+from rakka_sim.records import EventLog
+from rakka_sim.report.report import Report
+from rakka_sim.runtime.live import LiveRuntime
+from rakka_sim.runtime.replay import Trace, assert_same_trace
+from rakka_sim.runtime.sim import SimRuntime
+from rakka_sim.runtime.wall import Stopwatch
+from rakka_sim.wiring import Stack, build, engine_plan
+from rakka_sim.workload.source import Source, make_source, merge
+
+if TYPE_CHECKING:
+    from rakka_sim.runtime.api import System
+
+Given = str | Path | Mapping[str, Any] | Scenario
+
+WORKLOAD_STREAM = 0x6C6F6164  # keeps the workload's draws apart from those of every actor
+
+
+def run(
+    scenario: Given,
+    *,
+    mode: str = "simulate",
+    seed: int | None = None,
+    seeds: int = 1,
+    progress: bool | None = None,
+    overrides: Mapping[str, Any] | None = None,
+) -> Report:
+    """Run a scenario to its end.
+
+    `scenario`: a path, a dict or a `Scenario`. `overrides`: dotted keys. `progress`: None shows a bar where somebody
+    may be watching. Raises ScenarioError for bad input and RunFailed, with its cause, for a run that broke.
+    """
+    loaded, base = load_scenario(scenario, overrides)
+    if mode not in MODES:
+        raise UnknownName("mode", mode, ", ".join(MODES))
+    if mode in ("lockstep", "live"):
+        raise NotBuilt(f"mode {mode!r} (it needs the torch engine)", 'use "simulate" or "emulate"')
+    if seeds != 1:
+        raise NotBuilt("a report over several seeds", "run each seed and rakka_sim.compare the reports")
+    seed = loaded.seed if seed is None else seed
+    system = SimRuntime(seed) if mode == "simulate" else LiveRuntime(seed)
+    return _run_on(system, loaded, base, mode, seed, progress)
+
+
+def check(scenario: Given, overrides: Mapping[str, Any] | None = None) -> list[str]:
+    """Read a scenario and everything it names, run nothing; what it comes to, in lines for people."""
+    loaded, base = load_scenario(scenario, overrides)
+    lines = [f"{loaded.name}: {len(loaded.deployment)} deployments on {len(loaded.cluster.nodes)} nodes"]
+    for deployment in loaded.deployment:
+        for node in [node for node in loaded.cluster.nodes if node.gpus]:
+            lines.append(engine_plan(deployment, node).text)
+    if loaded.workload:
+        source = _source(loaded, base, loaded.seed)
+        lines.append(f"workload: {source.total if source.total is not None else 'an unknown number of'} requests")
+    else:
+        lines.append("workload: none; such a scenario can be checked but not run")
+    if loaded.slo is not None:
+        resolve_slo(loaded.slo)
+    return lines
+
+
+def assert_deterministic(
+    scenario: Given,
+    *,
+    seed: int | None = None,
+    overrides: Mapping[str, Any] | None = None,
+    shuffle_ties: int | None = None,
+) -> str:
+    """Run twice on the virtual clock and compare every message; the trace's SHA-256.
+
+    Raises NotDeterministic, which names the first message that differs.
+    """
+    loaded, base = load_scenario(scenario, overrides)
+    root = loaded.seed if seed is None else seed
+
+    def once(trace: Trace) -> None:
+        _run_on(SimRuntime(root, shuffle_ties=shuffle_ties, trace=trace), loaded, base, "simulate", root, False)
+
+    return assert_same_trace(once)
+
+
+def _source(scenario: Scenario, base: Path, seed: int) -> Source:
+    sources = []
+    for index, config in enumerate(scenario.workload):
+        rng = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(WORKLOAD_STREAM, index)))
+        sources.append(make_source(config, model=scenario.target(config).name, rng=rng, base_dir=base))
+    return sources[0] if len(sources) == 1 else merge(sources)
+
+
+def _run_on(system: System, scenario: Scenario, base: Path, mode: str, seed: int, progress: bool | None) -> Report:
+    if not scenario.workload:
+        problem = InputError(
+            "scenario: workload", "(nothing)", "a [workload] table: without one there is nothing to run"
+        )
+        raise ScenarioError(problem.where, problem.value, problem.allowed, [problem])
+    slo = None if scenario.slo is None else resolve_slo(scenario.slo)
+    slo_name = scenario.slo if isinstance(scenario.slo, str) else "custom"
+    source = _source(scenario, base, seed)
+    watch, log = Stopwatch(), EventLog()
+    try:
+        stack = build(system, scenario, log)
+        _bring_up(system, stack, scenario)
+        _serve(system, stack, source, scenario.stop_after_s, progress)
+    finally:
+        system.stop()
+    log.check()
+    return Report(
+        log,
+        scenario=scenario.model_dump(mode="json", exclude_unset=True),
+        slo=slo,
+        slo_name=slo_name,
+        wall_s=watch.seconds,
+        seed=seed,
+        mode=mode,
+        facts={"kv": stack.kv_lines, "dead_letters": dict(system.dead_letters)},
+    )
+
+
+def _bring_up(system: System, stack: Stack, scenario: Scenario) -> None:
+    for deployment in scenario.deployment:
+        status = _wait(system, stack, lambda d=deployment: system.ask(stack.manager, Apply(d), 3600.0))
+        if status.error is not None:
+            raise status.error
+
+
+def _serve(system: System, stack: Stack, source: Source, stop_after_s: float | None, progress: bool | None) -> None:
+    done = system.promise("workload")
+    generator = LoadGenerator(source, stack.gateway, done.ref, stop_after_s)
+    client = system.spawn("client", lambda: generator)
+    with _Bar(source.total, progress) as bar:
+        system.tell(client, Go())
+        _wait(system, stack, lambda: system.wait(done, tick=lambda: bar.show(generator.ended)))
+        bar.show(generator.ended)
+
+
+def _wait(system: System, stack: Stack, work: Any) -> Any:
+    try:
+        return work()
+    except InputError:
+        raise  # a faulty row that a streaming source came upon: the user's to mend, and it says where
+    except RakkaError as error:
+        raise RunFailed(str(error) or type(error).__name__, system.now, stack.log.request_count) from error
+
+
+def _has_no_size() -> bool:
+    """Whether standard error is a terminal of 0 columns, as of some containers: tqdm would draw nothing there."""
+    return sys.stderr.isatty() and os.get_terminal_size(sys.stderr.fileno()).columns == 0
+
+
+class _Bar:
+    """A progress bar on standard error, or none: where nobody watches, or where it was not wanted."""
+
+    def __init__(self, total: int | None, wanted: bool | None) -> None:
+        if wanted is None:
+            wanted = sys.stderr.isatty() or "ipykernel" in sys.modules
+        self._bar: Any = None
+        if wanted:
+            from tqdm.auto import tqdm
+
+            size = {"ncols": 80, "nrows": 24} if _has_no_size() else {"dynamic_ncols": True}
+            self._bar = tqdm(total=total, unit="req", **size)
+
+    def __enter__(self) -> _Bar:
+        return self
+
+    def show(self, ended: int) -> None:
+        if self._bar is not None:
+            self._bar.update(ended - self._bar.n)
+
+    def __exit__(self, *_: object) -> None:
+        if self._bar is not None:
+            self._bar.close()

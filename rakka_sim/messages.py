@@ -1,0 +1,346 @@
+"""Every message, grouped by the actor that receives it: the protocol on one page. No behaviour may be here.
+
+Messages are values (`rakka_sim.values.value`). A message that wants an answer has a `reply_to`; what comes back is
+named in its docstring. Errors travel as themselves.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from rakka_sim.values import (
+    Content,
+    ExecuteBatch,
+    Load,
+    PlacementConstraints,
+    PlacementResult,
+    StepOutcome,
+    StepPlan,
+    TokenChunk,
+    TokenUsage,
+    value,
+)
+
+if TYPE_CHECKING:
+    from rakka_sim.config.deployment import Deployment
+    from rakka_sim.errors import InferenceError
+    from rakka_sim.runtime.api import Ref
+
+# --- ApiGateway -------------------------------------------------------------------------------------------------
+
+
+@value
+class Submit:
+    """A client's request; its chunks go to `reply_to` if `batch.stream`, and a `RequestEnded` ends it in any case."""
+
+    batch: ExecuteBatch
+    reply_to: Ref[Any]
+
+
+@value
+class CancelRequest:
+    """The client has gone, or has changed its mind."""
+
+    request_id: int
+
+
+@value
+class RequestEnded:
+    """The one terminal word on a request: to the gateway, the metrics and the client.
+
+    `outcome` is a finish reason or, for a failure, the error's kind.
+    """
+
+    request_id: int
+    deployment: str
+    replica: int
+    outcome: str
+    usage: TokenUsage
+    arrival: float
+    first_token: float | None
+    last_token: float | None
+    error: InferenceError | None = None
+
+
+# --- Request ----------------------------------------------------------------------------------------------------
+
+
+@value
+class Routed:
+    """The coordinator's answer to `RouteTo`."""
+
+    deployment: str
+    replica: int
+    engine: Ref[Any]
+
+
+@value
+class RouteFailed:
+    """The coordinator's answer to `RouteTo` when there is no route."""
+
+    error: InferenceError
+
+
+@value
+class Scheduled:
+    """The engine has put the request into a step for the first time (`at` in s), with that many tokens cached."""
+
+    request_id: int
+    at: float
+    cached_tokens: int
+
+
+@value
+class Rejected:
+    """The engine does not take the request, or gives it up; the tokens delivered so far stand."""
+
+    request_id: int
+    error: InferenceError
+
+
+@value
+class Finished:
+    """The engine's last word on a request it served, with how often it was preempted."""
+
+    chunk: TokenChunk
+    preemptions: int
+
+
+@value
+class CancelIt:
+    """The gateway passes a cancel on."""
+
+
+@value
+class DeadlinePassed:
+    """The request's own timer: its time is up."""
+
+
+@value
+class FrontEndDone:
+    """The request's own timer: the front end has done its work on it, the engines may see it."""
+
+
+@value
+class RouteOverdue:
+    """The request's own timer: the coordinator has not answered in time."""
+
+
+# --- DpCoordinator ----------------------------------------------------------------------------------------------
+
+
+@value
+class Register:
+    """A replica is ready to serve."""
+
+    deployment: str
+    replica: int
+    engine: Ref[Any]
+    capacity: int
+
+
+@value
+class Deregister:
+    """A replica takes no more requests (it may still finish those it has)."""
+
+    deployment: str
+    replica: int
+
+
+@value
+class ReportLoad:
+    """What a replica carries now, and how many requests have reached it so far: the rest is still on its way."""
+
+    deployment: str
+    replica: int
+    load: Load
+    received: int
+
+
+@value
+class RouteTo:
+    """Which replica should serve this? Answered by `Routed` or `RouteFailed`."""
+
+    request_id: int
+    deployment: str
+    prompt_tokens: int
+    session: int
+    content: Content
+    reply_to: Ref[Any]
+
+
+# --- EngineCore -------------------------------------------------------------------------------------------------
+
+
+@value
+class AddRequest:
+    """Serve this; `Scheduled`, `TokenChunk`s, then `Finished` or `Rejected` go to `reply_to`.
+
+    `generated` tokens were delivered by a former engine: they are prompt now and are not delivered again.
+    """
+
+    batch: ExecuteBatch
+    reply_to: Ref[Any]
+    generated: int = 0
+
+
+@value
+class Cancel:
+    """Give this request up; its slot and blocks are free at the next step boundary."""
+
+    request_id: int
+
+
+@value
+class Stepped:
+    """The worker's answer to `Execute`."""
+
+    outcome: StepOutcome
+
+
+@value
+class StepFailed:
+    """The worker's other answer to `Execute`: nothing of this plan was computed.
+
+    `rebuilding`: the context is being built anew, its KV cache is gone, and `WorkerReady` will follow.
+    """
+
+    error: Exception
+    rebuilding: bool
+
+
+@value
+class GetLoad:
+    """Answered by a `Load`."""
+
+    reply_to: Ref[Any] | None = None
+
+
+@value
+class Drain:
+    """Finish what you have, take nothing new, then tell `reply_to` `Drained` and stop."""
+
+    reply_to: Ref[Any]
+
+
+# --- Worker, Context --------------------------------------------------------------------------------------------
+
+
+@value
+class Execute:
+    """Run this plan; `Stepped` or `StepFailed` goes to `reply_to`."""
+
+    plan: StepPlan
+    reply_to: Ref[Any]
+
+
+@value
+class EndRun:
+    """End the run of steps under way at its next boundary."""
+
+
+@value
+class WorkerReady:
+    """To the engine: the context is built (again); steps may come."""
+
+
+# --- Placement --------------------------------------------------------------------------------------------------
+
+
+@value
+class Place:
+    """Find a place for every replica; answered by a `PlacementResult` or a `PlacementError`.
+
+    Without `constraints` the cluster that the placement was started with is meant.
+    """
+
+    deployment: Deployment
+    reply_to: Ref[Any] | None = None
+    constraints: PlacementConstraints | None = None
+
+
+@value
+class Release:
+    """The deployment has gone; its GPUs are free. Answered by `Released` or a `PlacementError`."""
+
+    deployment: str
+    reply_to: Ref[Any] | None = None
+
+
+@value
+class Released:
+    """The answer to `Release`."""
+
+    deployment: str
+
+
+# --- DeploymentManager ------------------------------------------------------------------------------------------
+
+
+@value
+class Apply:
+    """Bring a deployment up, or to another number of replicas; answered by a `DeploymentStatus` when that is done."""
+
+    deployment: Deployment
+    reply_to: Ref[Any] | None = None
+
+
+@value
+class Remove:
+    """Drain a deployment and take it down; answered by its last `DeploymentStatus`."""
+
+    name: str
+    reply_to: Ref[Any] | None = None
+
+
+@value
+class ListDeployments:
+    """Answered by a tuple of `DeploymentStatus`, in order of Apply."""
+
+    reply_to: Ref[Any] | None = None
+
+
+@value
+class GetDeployment:
+    """Answered by a `DeploymentStatus`, or by `NotFound`."""
+
+    name: str
+    reply_to: Ref[Any] | None = None
+
+
+@value
+class DeploymentStatus:
+    """A deployment's state (pending, serving, draining, stopped, failed) and where it runs."""
+
+    name: str
+    state: str
+    placement: PlacementResult | None = None
+    ready: int = 0
+    error: Exception | None = None
+
+
+@value
+class ReplicaReady:
+    """An engine can serve: it may be registered."""
+
+    deployment: str
+    replica: int
+    engine: Ref[Any]
+
+
+@value
+class Drained:
+    """An engine has finished what it had and stops."""
+
+    deployment: str
+    replica: int
+
+
+# --- Metrics ----------------------------------------------------------------------------------------------------
+
+
+@value
+class GetMetrics:
+    """Answered by a dict: deployment -> `Counters`."""
+
+    reply_to: Ref[Any] | None = None

@@ -1,0 +1,55 @@
+"""What actors put into the event log; how it is kept is in the other files of this folder."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from rakka_sim.values import value
+
+if TYPE_CHECKING:
+    import numpy as np
+
+
+@dataclass(frozen=True, slots=True)  # hashable: equal facts are one replica
+class ReplicaFacts:
+    """Where a replica runs and what it has; `gpu` is the GPU's catalogue name, `kv_blocks` 0 means not known.
+
+    `peak_flops` (per s) and `peak_bandwidth` (bytes per s) are those of one GPU.
+    """
+
+    deployment: str
+    replica: int
+    node: str = ""
+    gpus: tuple[int, ...] = ()
+    gpu: str = ""
+    kv_blocks: int = 0
+    block_size: int = 16
+    usd_per_gpu_hour: float | None = None
+    peak_flops: float | None = None
+    peak_bandwidth: float | None = None
+
+
+@value
+class RequestRecord:
+    """The whole of a request, written once, when it has ended; times in s, None for what never happened.
+
+    `replica` is -1 for a request that no replica took. `outcome` is a finish reason or an error's kind.
+    `token_times` are the arrays of its chunks, in order; they stay shared and must not be written to.
+    """
+
+    request_id: int
+    deployment: str
+    replica: int
+    session: int
+    arrival: float
+    scheduled: float | None
+    first_token: float | None
+    last_token: float | None
+    ended: float
+    prompt_tokens: int
+    output_tokens: int
+    cached_tokens: int
+    preemptions: int
+    outcome: str
+    token_times: tuple[np.ndarray[Any, Any], ...] = ()

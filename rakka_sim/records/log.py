@@ -1,0 +1,159 @@
+"""The event log: the truth of a run, from which every number about it derives. No such number may be in this file."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Iterable
+from dataclasses import asdict
+from typing import Any, TypeVar, cast
+
+import numpy as np
+
+from rakka_sim.records import audit
+from rakka_sim.records.entry import ReplicaFacts, RequestRecord
+from rakka_sim.records.requests import RequestTable
+from rakka_sim.records.rows import Array, frozen
+from rakka_sim.records.steps import StepTable
+from rakka_sim.values import StepOutcome
+
+T = TypeVar("T")
+
+
+class EventLog:
+    """Appended to by actors while a run lasts; read in one canonical order, whatever the order of append."""
+
+    __slots__ = ("_kept", "_replicas", "_requests", "_steps")
+
+    def __init__(self) -> None:
+        self._replicas: dict[ReplicaFacts, int] = {}
+        self._requests = RequestTable()
+        self._steps = StepTable()
+        self._kept: dict[str, Any] = {}
+
+    def __getstate__(self) -> tuple[None, dict[str, Any]]:
+        # What was computed is computed again where the log goes: it is many times the log's own size.
+        state: dict[str, Any] = {name: getattr(self, name) for name in self.__slots__}
+        return None, {**state, "_kept": {}}
+
+    # --- writing
+
+    def replica(self, facts: ReplicaFacts) -> int:
+        """The number by which `steps` knows this replica; equal facts have one number."""
+        self._kept.clear()
+        return self._replicas.setdefault(facts, len(self._replicas))
+
+    def request(self, record: RequestRecord) -> None:
+        """A request has ended; raises InvariantBroken if it had ended before."""
+        self._kept.clear()
+        self._requests.append(record)
+
+    def steps(
+        self, replica: int, outcome: StepOutcome, preempted: int = 0, joined: Iterable[tuple[float, int]] = ()
+    ) -> None:
+        """A run of steps has ended; `preempted` requests lost their place when its first step was planned.
+
+        `joined`: when (s) the number of waiting requests changed since then, and to what, in order.
+        """
+        self._kept.clear()
+        self._steps.append(replica, outcome, preempted, joined)
+
+    # --- reading: arrays are computed once, until the next record, and closed to writing
+
+    @property
+    def request_count(self) -> int:
+        """Requests that have ended."""
+        return len(self._requests)
+
+    @property
+    def replicas(self) -> tuple[ReplicaFacts, ...]:
+        """Every replica that was registered, in the order that `step_columns()["replica"]` counts."""
+        return tuple(sorted(self._replicas, key=_place))
+
+    @property
+    def deployments(self) -> tuple[str, ...]:
+        """The names that `request_columns()["deployment"]` counts."""
+        return self._requests.deployments.sorted()
+
+    @property
+    def outcomes(self) -> tuple[str, ...]:
+        """The names that `request_columns()["outcome"]` counts."""
+        return self._requests.outcomes.sorted()
+
+    def request_columns(self) -> dict[str, Array]:
+        """By request_id. Times in s, NaN for what never happened."""
+        return self._once("requests", self._requests.columns)
+
+    def step_columns(self) -> dict[str, Array]:
+        """By start, then replica. `context_tokens` sums what the step's rows had computed before it."""
+        return self._once("steps", lambda: self._steps.columns(self._rank()))
+
+    def token_times(self) -> tuple[Array, Array]:
+        """Every token's time (s) in the order of `request_columns`, and where each request's tokens begin."""
+        return self._once("tokens", self._requests.token_times)
+
+    def itl(self, which: Array | None = None) -> Array:
+        """Every gap (s) between two consecutive tokens of a request, pooled; `which` masks `request_columns`."""
+        gaps = self._once("gaps", self._gaps)
+        return gaps if which is None or bool(which.all()) else gaps[np.repeat(which, self._gap_counts())]
+
+    def longest_gap(self) -> Array:
+        """Each request's longest gap (s), 0 where it has none; in the order of `request_columns`."""
+        counts = self._gap_counts()
+        longest = np.zeros(len(counts))
+        some = counts > 0
+        if some.any():
+            longest[some] = np.maximum.reduceat(self.itl(), (np.cumsum(counts) - counts)[some])
+        return longest
+
+    def littles_law(self) -> tuple[float, float]:
+        """Requests in the system: L integrated over time, and arrival rate times mean time in the system."""
+        return audit.littles_law(self.request_columns())
+
+    def digest(self) -> str:
+        """SHA-256 of the log; the same however the steps were grouped into runs and whatever came first at a tie."""
+        return self._once("digest", self._digest)
+
+    def check(self) -> None:
+        """Raise InvariantBroken unless every record agrees with itself and with the others."""
+        audit.audit(self)
+
+    # --- how
+
+    def _once(self, name: str, make: Callable[[], T]) -> T:
+        if name not in self._kept:
+            self._kept[name] = make()
+        return cast(T, self._kept[name])
+
+    def _rank(self) -> Array:
+        places = {facts: place for place, facts in enumerate(self.replicas)}
+        return np.array([places[facts] for facts in self._replicas], np.int32)
+
+    def _gap_counts(self) -> Array:
+        _, begins = self.token_times()
+        counts: Array = np.maximum(np.diff(begins) - 1, 0)
+        return counts
+
+    def _gaps(self) -> Array:
+        times, begins = self.token_times()
+        owner = np.repeat(np.arange(len(begins) - 1), np.diff(begins))
+        return frozen(np.diff(times)[owner[1:] == owner[:-1]])
+
+    def _digest(self) -> str:
+        times, begins = self.token_times()
+        names = {
+            "layout": 1,
+            "replicas": [asdict(facts) for facts in self.replicas],
+            "deployments": self.deployments,
+            "outcomes": self.outcomes,
+        }
+        sha = hashlib.sha256(json.dumps(names, sort_keys=True).encode())
+        for table in (self.request_columns(), self.step_columns(), {"token": times, "tokens of request": begins}):
+            for name, column in table.items():
+                sha.update(f"\n{name} {column.dtype.str} {len(column)}\n".encode())
+                sha.update(np.ascontiguousarray(column).data)
+        return sha.hexdigest()
+
+
+def _place(facts: ReplicaFacts) -> tuple[str, int, str, tuple[int, ...], str]:
+    return facts.deployment, facts.replica, facts.node, facts.gpus, repr(facts)

@@ -1,0 +1,1 @@
+"""Runtimes: what gives actors time, delivery and supervision. Read `api` first."""

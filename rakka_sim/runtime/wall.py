@@ -1,0 +1,16 @@
+"""The wall clock for those who report how long something took; nothing may decide anything by it."""
+
+from __future__ import annotations
+
+import time
+
+
+class Stopwatch:
+    """Seconds since it was made."""
+
+    def __init__(self) -> None:
+        self._start = time.perf_counter()
+
+    @property
+    def seconds(self) -> float:
+        return time.perf_counter() - self._start

@@ -1,0 +1,1 @@
+"""How long a step takes: the protocol, and the models behind it. No policy, no clock."""
