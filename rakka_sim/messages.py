@@ -14,6 +14,7 @@ from rakka_sim.values import (
     Load,
     PlacementConstraints,
     PlacementResult,
+    StepFeed,
     StepOutcome,
     StepPlan,
     TokenChunk,
@@ -176,12 +177,14 @@ class RouteTo:
 class AddRequest:
     """Serve this; `Scheduled`, `TokenChunk`s, then `Finished` or `Rejected` go to `reply_to`.
 
-    `generated` tokens were delivered by a former engine: they are prompt now and are not delivered again.
+    `generated` tokens were delivered by a former engine: they are prompt now and are not delivered again. `tokens` are
+    their ids, where they are real.
     """
 
     batch: ExecuteBatch
     reply_to: Ref[Any]
     generated: int = 0
+    tokens: tuple[int, ...] = ()
 
 
 @value
@@ -228,10 +231,11 @@ class Drain:
 
 @value
 class Execute:
-    """Run this plan; `Stepped` or `StepFailed` goes to `reply_to`."""
+    """Run this plan; `Stepped` or `StepFailed` goes to `reply_to`. `feed` is for runners with real tokens."""
 
     plan: StepPlan
     reply_to: Ref[Any]
+    feed: StepFeed | None = None
 
 
 @value

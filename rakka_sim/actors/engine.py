@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from rakka_sim.actors.worker import Runner, Worker
-from rakka_sim.core.batching import Batcher, Event, Preempted, Sampled, SequenceSpec, Started
+from rakka_sim.actors.worker import Launch, Worker
+from rakka_sim.core.batching import NOBODY, Batcher, Event, Preempted, Sampled, SequenceSpec, Started
 from rakka_sim.core.supervision import Directive, Supervision
 from rakka_sim.errors import Backpressure, InferenceError, Unrecoverable
 from rakka_sim.messages import (
@@ -35,6 +34,7 @@ from rakka_sim.values import FinishReason, Load, StepPlan, TokenChunk
 
 if TYPE_CHECKING:
     from rakka_sim.config.deployment import Serving
+    from rakka_sim.core.feed import TokenFeed
     from rakka_sim.records import EventLog
 
 Times = np.ndarray[Any, Any]
@@ -86,16 +86,19 @@ class Identity:
 
 
 class EngineCore(Actor):
-    """Admits up to `max_concurrent` requests, queues or refuses the rest, steps through its worker, emits tokens."""
+    """Admits up to `max_concurrent` requests, queues or refuses the rest, steps through its worker, emits tokens.
+
+    `feed` keeps the tokens themselves where the worker's are real; a modelled worker's are only counted.
+    """
 
     def __init__(
-        self, identity: Identity, batcher: Batcher, make_runner: Callable[[], Runner], startup_s: float, log: EventLog
+        self, identity: Identity, batcher: Batcher, launch: Launch, log: EventLog, feed: TokenFeed | None = None
     ) -> None:
         self._identity = identity
         self._batcher = batcher
-        self._make_runner = make_runner
-        self._startup_s = startup_s
+        self._launch = launch
         self._log = log
+        self._feed = feed
         self._worker: Ref[Any] | None = None
         self._clients: dict[int, Ref[Any]] = {}  # of every request in the batcher
         self._queue: deque[AddRequest] = deque()  # not admitted yet
@@ -114,7 +117,7 @@ class EngineCore(Actor):
         self._reported: tuple[Load, int] | None = None
 
     def started(self, ctx: Context) -> None:
-        self._worker = ctx.spawn("worker", lambda: Worker(self._make_runner, self._startup_s, ctx.self), WORKERS)
+        self._worker = ctx.spawn("worker", lambda: Worker(self._launch, ctx.self), WORKERS)
 
     def receive(self, ctx: Context, msg: Any) -> None:
         match msg:
@@ -171,11 +174,15 @@ class EngineCore(Actor):
             batch.priority,
         )
         try:
+            if self._feed is not None:
+                self._feed.check(batch)
             self._batcher.add(spec)
         except InferenceError as error:
             ctx.tell(msg.reply_to, Rejected(batch.request_id, error))
             return False
         self._clients[batch.request_id] = msg.reply_to
+        if self._feed is not None:
+            self._feed.add(batch, msg.tokens)
         return True
 
     def _admit_queued(self, ctx: Context) -> None:
@@ -231,7 +238,8 @@ class EngineCore(Actor):
         self._emit(ctx, self._batcher.take_events(), NO_TIMES)
         if self._plan is not None:
             self._ending, self._waiting, self._joined = False, self._plan.waiting, []
-            ctx.tell(self._worker, Execute(self._plan, ctx.self))
+            feed = self._feed and self._feed.inputs(self._plan, self._batcher.promised_blocks(self._plan))
+            ctx.tell(self._worker, Execute(self._plan, ctx.self, feed))
         elif self._drain is not None and not self._clients:
             ctx.tell(self._drain.reply_to, Drained(self._identity.deployment, self._identity.replica))
             ctx.stop()
@@ -241,7 +249,8 @@ class EngineCore(Actor):
             return
         self._log.steps(self._identity.log_index, msg.outcome, self._preempted, self._joined)
         self._plan, self._preempted, self._failures = None, 0, 0
-        self._emit(ctx, self._batcher.commit(len(times)), times)
+        ended = self._feed.took(msg.outcome) if self._feed is not None else NOBODY
+        self._emit(ctx, self._batcher.commit(len(times), ended), times)
         self._step(ctx)
         self._report(ctx)
 
@@ -253,6 +262,8 @@ class EngineCore(Actor):
             raise Unrecoverable(f"{self._failures} steps in a row failed, the last with {msg.error!r}")
         self._plan = None
         self._emit(ctx, self._batcher.fail(), NO_TIMES)
+        if self._feed is not None:
+            self._feed.forget()
         self._wake(ctx)
         self._report(ctx)
 
@@ -260,14 +271,22 @@ class EngineCore(Actor):
         for event in events:
             match event:
                 case Sampled(request_id, _, count, None, _):
-                    ctx.tell(self._clients[request_id], TokenChunk(request_id, times[:count]))
+                    ctx.tell(self._clients[request_id], self._chunk(request_id, times[:count]))
                 case Sampled(request_id, _, count, finish, preemptions):
-                    chunk = TokenChunk(request_id, times[:count], finish=finish)
+                    chunk = self._chunk(request_id, times[:count], finish)
                     ctx.tell(self._clients.pop(request_id), Finished(chunk, preemptions))
+                    if self._feed is not None:
+                        self._feed.drop(request_id)
                 case Started(request_id, cached):
                     ctx.tell(self._clients[request_id], Scheduled(request_id, ctx.now, cached))
-                case Preempted():
+                case Preempted(request_id):
                     self._preempted += 1
+                    if self._feed is not None:
+                        self._feed.unseat(request_id)
+
+    def _chunk(self, request_id: int, times: Times, finish: FinishReason | None = None) -> TokenChunk:
+        text, tokens = self._feed.say(request_id, len(times)) if self._feed is not None else ("", ())
+        return TokenChunk(request_id, times, text, finish, None, tokens)
 
     # --- what it carries ----------------------------------------------------------------------------------------
 

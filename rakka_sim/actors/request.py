@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from rakka_sim.core.lifecycle import REQUEST, Lifecycle
-from rakka_sim.errors import Backpressure, InferenceError, ServerError, Timeout
+from rakka_sim.errors import Backpressure, InferenceError, Internal, ServerError, Timeout
 from rakka_sim.messages import (
     AddRequest,
     Cancel,
@@ -70,6 +70,7 @@ class Request(Actor):
         self._preemptions = 0
         self._output = 0
         self._times: list[np.ndarray[Any, Any]] = []
+        self._tokens: list[int] = []  # their ids, where they are real
         self._giving_up: InferenceError | FinishReason | None = None
 
     def started(self, ctx: Context) -> None:
@@ -128,7 +129,7 @@ class Request(Actor):
         self._life.fire("dispatch")
         self._engine, self._replica = msg.engine, msg.replica
         ctx.watch(msg.engine)
-        ctx.tell(msg.engine, AddRequest(self._batch, ctx.self, self._output))
+        ctx.tell(msg.engine, AddRequest(self._batch, ctx.self, self._output, tuple(self._tokens)))
 
     def _rejected(self, ctx: Context, error: InferenceError) -> None:
         serving = self._deployment.serving
@@ -171,6 +172,7 @@ class Request(Actor):
                 self._life.fire("first_token")
             self._times.append(chunk.times)
             self._output += count
+            self._tokens += chunk.tokens
             if self._batch.stream:
                 ctx.tell(self._client, chunk)
 
@@ -181,7 +183,8 @@ class Request(Actor):
             self._end_as(ctx, self._giving_up)
         else:
             reason = msg.chunk.finish or FinishReason.STOP
-            self._end(ctx, reason.value)
+            broken = Internal("the model gave logits that are no numbers") if reason is FinishReason.ERROR else None
+            self._end(ctx, broken.kind if broken else reason.value, broken)
 
     # --- the end ------------------------------------------------------------------------------------------------
 

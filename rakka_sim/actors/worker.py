@@ -13,22 +13,27 @@ from rakka_sim.runtime.api import Actor, Context, Job, JobFailed, Ref, Running
 if TYPE_CHECKING:
     import numpy as np
 
-    from rakka_sim.values import StepOutcome, StepPlan
+    from rakka_sim.values import StepFeed, StepOutcome, StepPlan
 
 
 class Runner(Protocol):
     """What computes steps: a time model, or a model on a device."""
 
-    def job(self, plan: StepPlan) -> Job[StepOutcome]:
-        """The work of one plan."""
+    def job(self, plan: StepPlan, feed: StepFeed | None) -> Job[StepOutcome]:
+        """The work of one plan. `feed` is what a runner with real tokens must know besides."""
+        ...
+
+    def close(self) -> None:
+        """Let go of the device, at once."""
         ...
 
 
-@dataclass(slots=True)
-class Startup:
-    """Building a context: a modelled job of fixed length."""
+@dataclass(frozen=True, slots=True)
+class Launch:
+    """How a context gets its runner, as a job: after `seconds` of the clock or, if it is `real`, when `make` is done."""
 
-    seconds: float
+    make: Callable[[], Runner]
+    seconds: float = 0.0
     real: bool = False
 
     def ends_at(self, start: float, rng: np.random.Generator) -> float:
@@ -37,64 +42,66 @@ class Startup:
     def cut(self, now: float) -> float:
         raise NotImplementedError("building a context has no boundary to stop at")
 
-    def execute(self) -> None:
-        return None
+    def execute(self) -> Runner:
+        return self.make()
 
 
 @dataclass(slots=True)
 class Built:
     """The context's word to itself: its runner is ready."""
 
+    runner: Runner
+
 
 class DeviceContext(Actor):
     """Owns the runner. A fault that poisons the device ends this incarnation; the next one builds a new runner."""
 
-    def __init__(self, make_runner: Callable[[], Runner], startup_s: float, engine: Ref[Any]) -> None:
-        self._make_runner = make_runner
-        self._startup_s = startup_s
+    def __init__(self, launch: Launch, engine: Ref[Any]) -> None:
+        self._launch = launch
         self._engine = engine
         self._runner: Runner | None = None
         self._running: Running | None = None
 
     def started(self, ctx: Context) -> None:
-        ctx.run(Startup(self._startup_s), lambda _: Built())
+        ctx.run(self._launch, Built)
 
     def receive(self, ctx: Context, msg: Any) -> None:
         match msg:
             case Stepped():
                 self._running = None
                 ctx.tell(self._engine, msg)
-            case Execute(plan):
+            case Execute(plan, _, feed):
                 if self._runner is None:
                     ctx.tell(self._engine, StepFailed(RuntimeError("the context is still being built"), True))
                 else:
-                    self._running = ctx.run(self._runner.job(plan), Stepped)
+                    self._running = ctx.run(self._runner.job(plan, feed), Stepped)
             case EndRun():
                 if self._running is not None:
                     self._running.interrupt()
             case JobFailed(error):
                 self._running = None
                 raise error
-            case Built():
-                self._runner = self._make_runner()
+            case Built(runner):
+                self._runner = runner
                 ctx.tell(self._engine, WorkerReady())
             case _:
                 ctx.unhandled(msg)
+
+    def stopped(self, ctx: Context) -> None:
+        if self._runner is not None:
+            self._runner.close()
 
 
 class Worker(Actor):
     """The stable address in front of a context: what was in flight when one failed is given back to the engine."""
 
-    def __init__(self, make_runner: Callable[[], Runner], startup_s: float, engine: Ref[Any]) -> None:
-        self._make = make_runner
-        self._startup_s = startup_s
+    def __init__(self, launch: Launch, engine: Ref[Any]) -> None:
+        self._launch = launch
         self._engine = engine
         self._context: Ref[Any] | None = None
 
     def started(self, ctx: Context) -> None:
-        self._context = ctx.spawn(
-            "context", lambda: DeviceContext(self._make, self._startup_s, self._engine), WORKER_TIER
-        )
+        self._context = ctx.spawn("context", lambda: DeviceContext(self._launch, self._engine), WORKER_TIER)
 
     def receive(self, ctx: Context, msg: Any) -> None:
         if isinstance(msg, Execute | EndRun) and self._context is not None:

@@ -10,7 +10,9 @@ Decode steps that are sure to be alike are planned as one run (`core.runs`). `pl
 from __future__ import annotations
 
 from bisect import insort
+from collections.abc import Mapping
 from operator import attrgetter
+from types import MappingProxyType
 
 from rakka_sim.core.kv import KvCache
 from rakka_sim.core.runs import commit_blocks, plan_run, promised_blocks
@@ -32,6 +34,7 @@ from rakka_sim.values import FinishReason, Load, StepPlan
 __all__ = ["Batcher", "BatchingLimits", "Event", "Preempted", "Sampled", "SequenceSpec", "Started"]
 
 _by_priority = attrgetter("priority")
+NOBODY: Mapping[int, FinishReason] = MappingProxyType({})
 
 
 class Batcher:
@@ -206,28 +209,36 @@ class Batcher:
 
     # --- what became of it --------------------------------------------------------------------------------------
 
-    def commit(self, steps_done: int) -> list[Event]:
-        """The plan in flight has been computed; of a run, its first `steps_done` steps."""
+    def commit(self, steps_done: int, ended: Mapping[int, FinishReason] = NOBODY) -> list[Event]:
+        """The plan in flight has been computed; of a run, its first `steps_done` steps.
+
+        With the last of them, requests in `ended` have come to an end of their own: STOP by the token it brought, or
+        ERROR without one.
+        """
         plan = self._plan
         if plan is None or not 1 <= steps_done <= plan.steps:
             raise InvariantBroken("batcher", f"{steps_done} steps are done of {plan and plan.steps}")
         if plan.steps > 1:
             commit_blocks(self._flight, steps_done, self._kv)
-        uncomputed, ended = 0, False
+        uncomputed, finished = 0, False
         for row, seq in zip(plan.rows, self._flight, strict=True):
             seq.computed += row.tokens * steps_done
             uncomputed -= row.tokens * steps_done
             if seq.cancelled:
                 self._end(seq, steps_done - 1 if row.samples else 0, FinishReason.CANCELLED)
-                ended = True
+                finished = True
+            elif ended and row.samples and seq.request_id in ended:
+                failed = ended[seq.request_id] is FinishReason.ERROR
+                self._end(seq, steps_done - failed, ended[seq.request_id])
+                finished = True
             elif row.samples and seq.total + steps_done == seq.end:
                 self._end(seq, steps_done, seq.reason)
-                ended = True
+                finished = True
             elif row.samples:
                 self._events.append(seq.sampled(steps_done))
                 uncomputed += steps_done
         self._uncomputed += uncomputed
-        if ended:
+        if finished:
             self._running = [seq for seq in self._running if seq.running]
         self._landed()
         return self.take_events()

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from rakka_sim.timing.api import StepShape, StepTimeModel
-from rakka_sim.values import StepOutcome, StepPlan
+from rakka_sim.values import StepFeed, StepOutcome, StepPlan
 
 if TYPE_CHECKING:
     _Array = np.ndarray[Any, np.dtype[np.float64]]
@@ -71,6 +71,9 @@ class ModelledRunner:
         self._model = model
         self._host_overhead_s = host_overhead_s
 
-    def job(self, plan: StepPlan) -> ModelledJob:
-        """The work of one plan."""
+    def job(self, plan: StepPlan, feed: StepFeed | None = None) -> ModelledJob:
+        """The work of one plan; which tokens it computes makes no difference."""
         return ModelledJob(plan, self._model, self._host_overhead_s)
+
+    def close(self) -> None:
+        """There is no device to let go of."""

@@ -69,7 +69,7 @@ class FaultyRunner(ModelledRunner):
         self._replica, self._faults = replica, faults
         return self
 
-    def job(self, plan: StepPlan) -> ModelledJob:
+    def job(self, plan: StepPlan, feed: Any = None) -> ModelledJob:
         error = self._faults.next_pass(self._replica)
         made = super().job(plan)
         if error is None:
