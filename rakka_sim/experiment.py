@@ -12,6 +12,7 @@ import numpy as np
 
 from rakka_sim.actors.client import Go, LoadGenerator
 from rakka_sim.config.loading import load_scenario
+from rakka_sim.config.models import model_spec
 from rakka_sim.config.scenario import MODES, Scenario
 from rakka_sim.config.slo import resolve_slo
 from rakka_sim.errors import InputError, NotBuilt, RakkaError, RunFailed, ScenarioError, UnknownName
@@ -22,7 +23,8 @@ from rakka_sim.runtime.live import LiveRuntime
 from rakka_sim.runtime.replay import Trace, assert_same_trace
 from rakka_sim.runtime.sim import SimRuntime
 from rakka_sim.runtime.wall import Stopwatch
-from rakka_sim.wiring import Stack, build, engine_plan
+from rakka_sim.wiring import Stack, build, engine_plan, lockstep
+from rakka_sim.workload.scribe import Scribe
 from rakka_sim.workload.source import Source, make_source, merge
 
 if TYPE_CHECKING:
@@ -50,12 +52,12 @@ def run(
     loaded, base = load_scenario(scenario, overrides)
     if mode not in MODES:
         raise UnknownName("mode", mode, ", ".join(MODES))
-    if mode in ("lockstep", "live"):
+    if mode == "live":
         raise NotBuilt(f"mode {mode!r} (it needs the torch engine)", 'use "simulate" or "emulate"')
     if seeds != 1:
         raise NotBuilt("a report over several seeds", "run each seed and rakka_sim.compare the reports")
     seed = loaded.seed if seed is None else seed
-    system = SimRuntime(seed) if mode == "simulate" else LiveRuntime(seed)
+    system = SimRuntime(seed) if mode in ("simulate", "lockstep") else LiveRuntime(seed)
     return _run_on(system, loaded, base, mode, seed, progress)
 
 
@@ -115,9 +117,14 @@ def _run_on(system: System, scenario: Scenario, base: Path, mode: str, seed: int
     source = _source(scenario, base, seed)
     watch, log = Stopwatch(), EventLog()
     try:
-        stack = build(system, scenario, log)
+        if mode == "lockstep":
+            stack = build(system, scenario, log, lockstep, real_tokens=True)
+        else:
+            stack = build(system, scenario, log)
         _bring_up(system, stack, scenario)
-        _serve(system, stack, source, scenario.stop_after_s, progress)
+        _serve(
+            system, stack, source, scenario.stop_after_s, progress, _scribe(scenario) if mode == "lockstep" else None
+        )
     finally:
         system.stop()
     log.check()
@@ -140,9 +147,21 @@ def _bring_up(system: System, stack: Stack, scenario: Scenario) -> None:
             raise status.error
 
 
-def _serve(system: System, stack: Stack, source: Source, stop_after_s: float | None, progress: bool | None) -> None:
+def _scribe(scenario: Scenario) -> Scribe:
+    """Writes what every deployment's vocabulary holds: a request may fall back to another one."""
+    return Scribe(min(model_spec(deployment.model).vocab for deployment in scenario.deployment))
+
+
+def _serve(
+    system: System,
+    stack: Stack,
+    source: Source,
+    stop_after_s: float | None,
+    progress: bool | None,
+    scribe: Scribe | None,
+) -> None:
     done = system.promise("workload")
-    generator = LoadGenerator(source, stack.gateway, done.ref, stop_after_s)
+    generator = LoadGenerator(source, stack.gateway, done.ref, stop_after_s, scribe)
     client = system.spawn("client", lambda: generator)
     with _Bar(source.total, progress) as bar:
         system.tell(client, Go())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -13,17 +13,19 @@ from rakka_sim.actors.gateway import ApiGateway
 from rakka_sim.actors.manager import DeploymentManager
 from rakka_sim.actors.metrics import Metrics
 from rakka_sim.actors.placement import DeploymentPlacementActor
-from rakka_sim.config.models import model_spec
+from rakka_sim.actors.worker import Launch, Runner
+from rakka_sim.config.models import hf_config, model_spec
 from rakka_sim.core.batching import Batcher, BatchingLimits
+from rakka_sim.core.feed import TokenFeed
 from rakka_sim.core.kv import KvCache
 from rakka_sim.core.routing import make_policy
 from rakka_sim.engines.modelled import ModelledRunner
+from rakka_sim.engines.recipe import Recipe
 from rakka_sim.engines.sizing import kv_block_count
 from rakka_sim.records import EventLog, ReplicaFacts
 from rakka_sim.timing.roofline import HOST_OVERHEAD_S, Roofline
 
 if TYPE_CHECKING:
-    from rakka_sim.actors.worker import Runner
     from rakka_sim.config.cluster import Node
     from rakka_sim.config.deployment import Deployment
     from rakka_sim.config.scenario import Scenario
@@ -60,7 +62,7 @@ def engine_plan(deployment: Deployment, node: Node) -> EnginePlan:
     return EnginePlan(model, limits, sizing.blocks, f"{where}: {sizing.text}")
 
 
-def modelled(deployment: Deployment, node: Node, plan: EnginePlan) -> Callable[[], Runner]:
+def modelled(deployment: Deployment, node: Node, plan: EnginePlan) -> Callable[[], ModelledRunner]:
     """A runner whose steps take the time that the roofline model says."""
     engine = deployment.engine
     times = Roofline(
@@ -68,6 +70,17 @@ def modelled(deployment: Deployment, node: Node, plan: EnginePlan) -> Callable[[
     )
     overhead = HOST_OVERHEAD_S if engine.host_overhead_us is None else engine.host_overhead_us * 1e-6
     return lambda: ModelledRunner(times, overhead)
+
+
+def lockstep(deployment: Deployment, node: Node, plan: EnginePlan) -> Callable[[], Runner]:
+    """A runner whose steps take the same time, and compute real tokens."""
+    from rakka_sim.engines.torch.building import architecture_of, make_runner
+    from rakka_sim.engines.torch.lockstep import LockstepRunner
+
+    recipe = replace(Recipe.of(deployment, plan.limits.max_model_len, plan.kv_blocks), tp=1)
+    architecture_of(recipe)  # a model that cannot be built is to be told here, not by a worker
+    times = modelled(deployment, node, plan)
+    return lambda: LockstepRunner(times(), make_runner(recipe))
 
 
 MakeRunner = Callable[["Deployment", "Node", EnginePlan], Callable[[], "Runner"]]
@@ -86,8 +99,19 @@ class Stack:
     kv_lines: list[str] = field(default_factory=list)
 
 
-def build(system: System, scenario: Scenario, log: EventLog, make_runner: MakeRunner = modelled) -> Stack:
-    """Start every actor that does not depend on a placement; deployments come up by `Apply` to the manager."""
+def build(
+    system: System,
+    scenario: Scenario,
+    log: EventLog,
+    make_runner: MakeRunner = modelled,
+    *,
+    real_tokens: bool = False,
+    real_launch: bool = False,
+) -> Stack:
+    """Start every actor that does not depend on a placement; deployments come up by `Apply` to the manager.
+
+    `real_tokens`: engines keep the tokens themselves. `real_launch`: to make a runner is work that takes real time.
+    """
     deployments = {deployment.name: deployment for deployment in scenario.deployment}
     policy = scenario.routing.policy
     make_policy(policy)  # a misspelt name is to be told here, not by an actor
@@ -103,7 +127,8 @@ def build(system: System, scenario: Scenario, log: EventLog, make_runner: MakeRu
         if plan.text not in kv_lines:
             kv_lines.append(plan.text)
         me = _identity(deployment, assignment, node, plan, log, coordinator, manager)
-        return partial(_engine, me, deployment, plan, make_runner(deployment, node, plan), log)
+        launch = Launch(make_runner(deployment, node, plan), deployment.engine.startup_s, real_launch)
+        return partial(_engine, me, deployment, plan, launch, log, real_tokens)
 
     manager = system.spawn("manager", lambda: DeploymentManager(placement, coordinator, make_engine))
     gateway = system.spawn("gateway", lambda: ApiGateway(deployments, coordinator, metrics, log))
@@ -134,9 +159,16 @@ def _identity(
 
 
 def _engine(
-    me: Identity, deployment: Deployment, plan: EnginePlan, make_runner: Callable[[], Runner], log: EventLog
+    me: Identity, deployment: Deployment, plan: EnginePlan, launch: Launch, log: EventLog, real_tokens: bool
 ) -> EngineCore:
     engine = deployment.engine
     kv = KvCache(plan.kv_blocks, engine.block_size, engine.enable_prefix_caching)
     batcher = Batcher(plan.limits, kv, runs=engine.runs_of_steps)
-    return EngineCore(me, batcher, make_runner, engine.startup_s, log)
+    return EngineCore(me, batcher, launch, log, _feed(deployment, plan, kv) if real_tokens else None)
+
+
+def _feed(deployment: Deployment, plan: EnginePlan, kv: KvCache) -> TokenFeed:
+    from rakka_sim.engines.torch.tokenizer import IncrementalText, tokenizer_of
+
+    tokenizer = tokenizer_of(hf_config(deployment.model)[1])
+    return TokenFeed(kv, plan.model.vocab, lambda: IncrementalText(tokenizer.decode))

@@ -238,7 +238,9 @@ class EngineCore(Actor):
         self._emit(ctx, self._batcher.take_events(), NO_TIMES)
         if self._plan is not None:
             self._ending, self._waiting, self._joined = False, self._plan.waiting, []
-            feed = self._feed and self._feed.inputs(self._plan, self._batcher.promised_blocks(self._plan))
+            feed = None
+            if self._feed is not None:
+                feed = self._feed.inputs(self._plan, self._batcher.promised_blocks(self._plan))
             ctx.tell(self._worker, Execute(self._plan, ctx.self, feed))
         elif self._drain is not None and not self._clients:
             ctx.tell(self._drain.reply_to, Drained(self._identity.deployment, self._identity.replica))

@@ -30,7 +30,7 @@ class Runner(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Launch:
-    """How a context gets its runner, as a job: after `seconds` of the clock or, if it is `real`, when `make` is done."""
+    """How a context gets its runner, as a job: after `seconds` of the clock or, if `real`, when `make` is done."""
 
     make: Callable[[], Runner]
     seconds: float = 0.0

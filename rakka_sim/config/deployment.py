@@ -101,6 +101,9 @@ class EngineConfig(Table):
     host_overhead_us: float | None = Field(None, ge=0.0, description="default: the time model's constant")
     frontend_overhead_us: float = Field(1000.0, ge=0.0)
     startup_s: float = Field(0.0, ge=0.0, description="from placement to the first request, and after a rebuild")
+    device: Literal["auto", "cpu", "cuda"] = Field("auto", description="of real tensors; auto: CUDA if there is any")
+    load_format: Literal["auto", "dummy"] = Field("auto", description="dummy: random weights, whatever the folder has")
+    cpu_threads: int = Field(0, ge=0, description="of real tensors on a CPU; 0: as PyTorch chooses")
     runs_of_steps: bool = Field(True, description="false: one decode step at a time; the records are the same")
 
     @model_validator(mode="after")

@@ -14,10 +14,23 @@ from rakka_sim.errors import InputError, UnknownName
 
 __all__ = ["DTYPE_BYTES", "PRESETS", "ModelSpec", "dtype_bytes", "from_hf", "hf_config", "model_spec"]
 
-_LLAMA_3 = {"architectures": ["LlamaForCausalLM"], "vocab_size": 128256, "max_position_embeddings": 131072}
-_QWEN_3 = {"vocab_size": 151936, "max_position_embeddings": 40960, "head_dim": 128}
+_LLAMA_3 = {
+    "architectures": ["LlamaForCausalLM"],
+    "vocab_size": 128256,
+    "max_position_embeddings": 131072,
+    "rms_norm_eps": 1e-05,
+    "rope_theta": 500000.0,
+    "rope_scaling": {
+        "rope_type": "llama3",
+        "factor": 8.0,
+        "low_freq_factor": 1.0,
+        "high_freq_factor": 4.0,
+        "original_max_position_embeddings": 8192,
+    },
+}
+_QWEN_3 = {"vocab_size": 151936, "max_position_embeddings": 40960, "head_dim": 128, "rope_theta": 1000000.0}
 
-# The fields of each model's config.json that its cost depends on.
+# The fields of each model's config.json that its cost, and what it computes, depend on.
 PRESETS: dict[str, dict[str, Any]] = {
     "Llama-3.1-8B": _LLAMA_3
     | {
@@ -71,11 +84,25 @@ PRESETS: dict[str, dict[str, Any]] = {
         "moe_intermediate_size": 768,
         "num_experts": 128,
         "num_experts_per_tok": 8,
+        "norm_topk_prob": True,
         "decoder_sparse_step": 1,
         "mlp_only_layers": [],
         "num_hidden_layers": 48,
         "num_attention_heads": 32,
         "num_key_value_heads": 4,
+    },
+    # Of no model: small enough to compute on any CPU, for tests and first steps.
+    "Tiny": {
+        "architectures": ["LlamaForCausalLM"],
+        "hidden_size": 64,
+        "intermediate_size": 128,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "vocab_size": 512,
+        "max_position_embeddings": 4096,
+        "tie_word_embeddings": True,
+        "initializer_range": 0.2,
     },
     "Mistral-7B": {
         "architectures": ["MistralForCausalLM"],
@@ -86,6 +113,8 @@ PRESETS: dict[str, dict[str, Any]] = {
         "num_key_value_heads": 8,
         "vocab_size": 32768,
         "max_position_embeddings": 32768,
+        "rms_norm_eps": 1e-05,
+        "rope_theta": 1000000.0,
         "sliding_window": None,
     },
 }

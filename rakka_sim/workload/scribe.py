@@ -49,7 +49,7 @@ class Scribe:
 
 
 def tokens_of(source: int, start: int, stop: int, vocab: int) -> Ids:
-    """Ids of tokens `start` to `stop` of a source: SplitMix64 of both numbers (Steele, Lea, Flood 2014), modulo `vocab`."""
+    """Ids of tokens `start` to `stop` of a source: SplitMix64 (Steele, Lea, Flood 2014) of both, modulo `vocab`."""
     places = np.arange(start, stop, dtype=np.uint64)
     mixed = _mixed(_mixed(np.full(1, source & (2**64 - 1), np.uint64)) + places)
     return (mixed % np.uint64(vocab)).astype(np.int64)

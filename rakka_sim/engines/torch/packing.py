@@ -1,4 +1,4 @@
-"""From rows of a plan to the tensors of a step: what a runner remembers of its sequences, packed. No model, no sampling.
+"""From rows of a plan to the tensors of a step: what a runner remembers of its sequences, packed. No model is here.
 
 Rows that compute one token stand first. All tables are numpy until the last moment: indexing a list of lists costs
 milliseconds a step.
@@ -98,7 +98,8 @@ class Sequences:
         known = [self._known[row.request_id] for row in rows]
         starts = np.zeros(len(rows) + 1, np.int32)
         np.cumsum(counts, out=starts[1:])
-        ids = np.concatenate([seq.ids(row.context, row.context + row.tokens) for seq, row in zip(known, rows, strict=True)])
+        parts = [seq.ids(row.context, row.context + row.tokens) for seq, row in zip(known, rows, strict=True)]
+        ids = np.concatenate(parts)
         lengths = contexts + counts
         pages = -(-(lengths + steps - 1) // self._block_size)
         tables = np.zeros((len(rows), int(pages.max())), np.int32)
@@ -110,7 +111,13 @@ class Sequences:
         slots += positions % self._block_size
         sampled = starts[1:][[row.samples for row in rows]] - 1
         return Batch(
-            *map(self._tensor, (ids, positions, slots, tables, starts, lengths, sampled.astype(np.int64))),
+            tokens=self._tensor(ids),
+            positions=self._tensor(positions),
+            slots=self._tensor(slots),
+            block_tables=self._tensor(tables),
+            query_start=self._tensor(starts),
+            context_lens=self._tensor(lengths),
+            sampled=self._tensor(sampled.astype(np.int64)),
             max_query=int(counts.max()),
         )
 

@@ -59,11 +59,10 @@ class ModelRunner:
     def stops(self, plan: StepPlan, feed: StepFeed) -> bool:
         """Whether a sequence of the plan has stop ids, so that the length of a run is not known before."""
         new = {fed.request_id: fed for fed in feed.new}
-        return any((new.get(row.request_id) or self._sequences[row.request_id].fed).sampling.stop_ids for row in plan.rows)
+        rows = [new.get(row.request_id) or self._sequences[row.request_id].fed for row in plan.rows]
+        return any(fed.sampling.stop_ids for fed in rows)
 
-    def run(
-        self, plan: StepPlan, feed: StepFeed, steps: int, goes_on: Callable[[int], bool] = always
-    ) -> Computed:
+    def run(self, plan: StepPlan, feed: StepFeed, steps: int, goes_on: Callable[[int], bool] = always) -> Computed:
         """Compute the first `steps` steps of a plan. `goes_on(n)` is asked before each further step n.
 
         An error leaves what is known of the sequences as it was, so that the plan can be tried again.
@@ -86,7 +85,7 @@ class ModelRunner:
         return done
 
     def _step(self, batch: Batch, draws: Draws) -> Tensor:
-        logits = self._decoder(batch, self._pool)
+        logits: Tensor = self._decoder(batch, self._pool)
         if not len(logits):
             return logits.new_empty(0, dtype=torch.int64)
         tokens = ops.sample(logits, draws.temperature, draws.top_k, draws.top_p, draws.seeds, draws.positions)
