@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,7 +24,7 @@ from rakka_sim.runtime.live import LiveRuntime
 from rakka_sim.runtime.replay import Trace, assert_same_trace
 from rakka_sim.runtime.sim import SimRuntime
 from rakka_sim.runtime.wall import Stopwatch
-from rakka_sim.wiring import Stack, build, engine_plan, lockstep
+from rakka_sim.wiring import Stack, build, engine_plan, live, lockstep
 from rakka_sim.workload.scribe import Scribe
 from rakka_sim.workload.source import Source, make_source, merge
 
@@ -32,6 +33,8 @@ if TYPE_CHECKING:
 
 Given = str | Path | Mapping[str, Any] | Scenario
 
+REAL_TOKENS = ("lockstep", "live")
+SPARE_THREADS = 4  # an engine that is being replaced may still have one
 WORKLOAD_STREAM = 0x6C6F6164  # keeps the workload's draws apart from those of every actor
 
 
@@ -52,13 +55,15 @@ def run(
     loaded, base = load_scenario(scenario, overrides)
     if mode not in MODES:
         raise UnknownName("mode", mode, ", ".join(MODES))
-    if mode == "live":
-        raise NotBuilt(f"mode {mode!r} (it needs the torch engine)", 'use "simulate" or "emulate"')
     if seeds != 1:
         raise NotBuilt("a report over several seeds", "run each seed and rakka_sim.compare the reports")
     seed = loaded.seed if seed is None else seed
-    system = SimRuntime(seed) if mode in ("simulate", "lockstep") else LiveRuntime(seed)
-    return _run_on(system, loaded, base, mode, seed, progress)
+    if mode in ("simulate", "lockstep"):
+        return _run_on(SimRuntime(seed), loaded, base, mode, seed, progress)
+    # A thread for each engine: it waits for the engine's processes.
+    engines = sum(deployment.replicas for deployment in loaded.deployment)
+    with ThreadPoolExecutor(engines + SPARE_THREADS) as waiting:
+        return _run_on(LiveRuntime(seed, executor=waiting), loaded, base, mode, seed, progress)
 
 
 def check(scenario: Given, overrides: Mapping[str, Any] | None = None) -> list[str]:
@@ -117,14 +122,10 @@ def _run_on(system: System, scenario: Scenario, base: Path, mode: str, seed: int
     source = _source(scenario, base, seed)
     watch, log = Stopwatch(), EventLog()
     try:
-        if mode == "lockstep":
-            stack = build(system, scenario, log, lockstep, real_tokens=True)
-        else:
-            stack = build(system, scenario, log)
+        stack = _build(system, scenario, log, mode)
         _bring_up(system, stack, scenario)
-        _serve(
-            system, stack, source, scenario.stop_after_s, progress, _scribe(scenario) if mode == "lockstep" else None
-        )
+        scribe = _scribe(scenario) if mode in REAL_TOKENS else None
+        _serve(system, stack, source, scenario.stop_after_s, progress, scribe)
     finally:
         system.stop()
     log.check()
@@ -145,6 +146,14 @@ def _bring_up(system: System, stack: Stack, scenario: Scenario) -> None:
         status = _wait(system, stack, lambda d=deployment: system.ask(stack.manager, Apply(d), 3600.0))
         if status.error is not None:
             raise status.error
+
+
+def _build(system: System, scenario: Scenario, log: EventLog, mode: str) -> Stack:
+    if mode == "live":
+        return build(system, scenario, log, live, real_tokens=True, real_launch=True)
+    if mode == "lockstep":
+        return build(system, scenario, log, lockstep, real_tokens=True)
+    return build(system, scenario, log)
 
 
 def _scribe(scenario: Scenario) -> Scribe:

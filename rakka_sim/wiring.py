@@ -42,6 +42,7 @@ class EnginePlan:
     limits: BatchingLimits
     kv_blocks: int
     text: str
+    gpus: tuple[int, ...] = ()  # of the node, by ordinal
 
 
 def engine_plan(deployment: Deployment, node: Node) -> EnginePlan:
@@ -74,13 +75,25 @@ def modelled(deployment: Deployment, node: Node, plan: EnginePlan) -> Callable[[
 
 def lockstep(deployment: Deployment, node: Node, plan: EnginePlan) -> Callable[[], Runner]:
     """A runner whose steps take the same time, and compute real tokens."""
-    from rakka_sim.engines.torch.building import architecture_of, make_runner
+    from rakka_sim.engines.torch.architecture import architecture_of
+    from rakka_sim.engines.torch.building import make_runner
     from rakka_sim.engines.torch.lockstep import LockstepRunner
 
     recipe = replace(Recipe.of(deployment, plan.limits.max_model_len, plan.kv_blocks), tp=1)
     architecture_of(recipe)  # a model that cannot be built is to be told here, not by a worker
     times = modelled(deployment, node, plan)
     return lambda: LockstepRunner(times(), make_runner(recipe))
+
+
+def live(deployment: Deployment, node: Node, plan: EnginePlan) -> Callable[[], Runner]:
+    """A runner in processes of this machine, whose steps take the time that they take."""
+    from rakka_sim.engines.processes import ProcessRunner
+    from rakka_sim.engines.torch.architecture import architecture_of
+
+    recipe = Recipe.of(deployment, plan.limits.max_model_len, plan.kv_blocks, plan.gpus)
+    architecture_of(recipe)
+    plan.model.check_tp(recipe.tp)
+    return lambda: ProcessRunner.start(recipe, deployment.engine.watchdog_s)
 
 
 MakeRunner = Callable[["Deployment", "Node", EnginePlan], Callable[[], "Runner"]]
@@ -127,6 +140,7 @@ def build(
         if plan.text not in kv_lines:
             kv_lines.append(plan.text)
         me = _identity(deployment, assignment, node, plan, log, coordinator, manager)
+        plan = replace(plan, gpus=assignment.gpus)
         launch = Launch(make_runner(deployment, node, plan), deployment.engine.startup_s, real_launch)
         return partial(_engine, me, deployment, plan, launch, log, real_tokens)
 

@@ -11,7 +11,7 @@ import numpy as np
 from rakka_sim.actors.worker import Launch, Worker
 from rakka_sim.core.batching import NOBODY, Batcher, Event, Preempted, Sampled, SequenceSpec, Started
 from rakka_sim.core.supervision import Directive, Supervision
-from rakka_sim.errors import Backpressure, InferenceError, Unrecoverable
+from rakka_sim.errors import Backpressure, InferenceError, OutOfMemory, Unrecoverable
 from rakka_sim.messages import (
     AddRequest,
     Cancel,
@@ -264,6 +264,8 @@ class EngineCore(Actor):
             raise Unrecoverable(f"{self._failures} steps in a row failed, the last with {msg.error!r}")
         self._plan = None
         self._emit(ctx, self._batcher.fail(), NO_TIMES)
+        if isinstance(msg.error, OutOfMemory):
+            self._batcher.shrink()
         if self._feed is not None:
             self._feed.forget()
         self._wake(ctx)

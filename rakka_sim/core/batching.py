@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from bisect import insort
 from collections.abc import Mapping
+from dataclasses import replace
 from operator import attrgetter
 from types import MappingProxyType
 
@@ -257,6 +258,15 @@ class Batcher:
         self._running = []
         self._kv.reset()
         return self.take_events()
+
+    def shrink(self) -> None:
+        """A step did not fit into the device's memory: from now on half as many tokens a step, as far as that goes.
+
+        Only after `fail`, when nobody is running: seats get fewer.
+        """
+        limits = self.limits
+        least = 1 if limits.chunked_prefill else limits.max_model_len
+        self.limits = replace(limits, max_num_batched_tokens=max(least, limits.max_num_batched_tokens // 2))
 
     # --- what there is ------------------------------------------------------------------------------------------
 

@@ -18,7 +18,7 @@ WEIGHTS_SEED = 0  # of random weights: the same model in every run, whatever the
 @dataclass(frozen=True, slots=True)
 class Recipe:
     """A decoder of `config`, its weights from `folder` (None: random ones), on `tp` ranks of `device`, with so many
-    KV blocks. `device` "auto" is CUDA where there is any."""
+    KV blocks. `device` "auto" is CUDA where there is any; rank r has CUDA device `gpus[r]`, or r."""
 
     name: str
     config: Mapping[str, Any]
@@ -29,11 +29,12 @@ class Recipe:
     dtype: str
     device: str = "auto"
     tp: int = 1
+    gpus: tuple[int, ...] = ()
     threads: int = 0  # of torch, on a CPU; 0: its own choice
     seed: int = WEIGHTS_SEED
 
     @classmethod
-    def of(cls, deployment: Deployment, max_positions: int, blocks: int) -> Recipe:
+    def of(cls, deployment: Deployment, max_positions: int, blocks: int, gpus: tuple[int, ...] = ()) -> Recipe:
         """What a deployment asks for; raises what reading its model's config raises."""
         engine = deployment.engine
         config, folder = hf_config(deployment.model)
@@ -47,5 +48,6 @@ class Recipe:
             dtype=engine.dtype,
             device=engine.device,
             tp=deployment.gpus_per_replica,
+            gpus=gpus,
             threads=engine.cpu_threads,
         )

@@ -1,4 +1,4 @@
-"""What a decoder computes, read from its Hugging Face config: beyond the shapes, all that changes a logit. No tensors.
+"""What a decoder computes, read from its Hugging Face config: beyond the shapes, all that changes a logit. No torch.
 
 Read `model.py` beside it: every field here is one `if` or one constant there.
 """
@@ -7,12 +7,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rakka_sim.config.models import from_hf
 from rakka_sim.config.shapes import ModelSpec
 from rakka_sim.errors import InputError, NotBuilt
 
+if TYPE_CHECKING:
+    from rakka_sim.engines.recipe import Recipe
+
+DTYPES = ("float64", "float32", "bfloat16", "float16")
 BUILT = ("LlamaForCausalLM", "MistralForCausalLM", "Qwen2ForCausalLM", "Qwen3ForCausalLM", "Qwen3MoeForCausalLM")
 QKV_BIAS, OUT_BIAS = ("Qwen2ForCausalLM",), ("LlamaForCausalLM", "Qwen3ForCausalLM", "Qwen3MoeForCausalLM")
 
@@ -66,6 +70,13 @@ class Architecture:
             norm_topk_prob=bool(config.get("norm_topk_prob", False)),
             initializer_range=float(config.get("initializer_range", 0.02)),
         )
+
+
+def architecture_of(recipe: Recipe) -> Architecture:
+    """The decoder that is asked for; raises InputError or NotBuilt for one that nothing here can be."""
+    if recipe.dtype not in DTYPES:
+        raise NotBuilt(f"dtype {recipe.dtype!r} in the torch engine", f"built: {', '.join(DTYPES)}")
+    return Architecture.of(recipe.config, recipe.name)
 
 
 def _sparse(config: Mapping[str, Any], spec: ModelSpec) -> tuple[bool, ...]:

@@ -7,29 +7,24 @@ from typing import TYPE_CHECKING
 import torch
 
 from rakka_sim.engines.torch import weights
-from rakka_sim.engines.torch.architecture import Architecture
+from rakka_sim.engines.torch.architecture import architecture_of
 from rakka_sim.engines.torch.group import ALONE, Group
 from rakka_sim.engines.torch.runner import ModelRunner
-from rakka_sim.errors import InputError, NotBuilt
+from rakka_sim.errors import InputError
 
 if TYPE_CHECKING:
     from rakka_sim.engines.recipe import Recipe
-
-
-def architecture_of(recipe: Recipe) -> Architecture:
-    """The decoder that is asked for; raises InputError or NotBuilt for one that nothing here can be."""
-    if recipe.dtype not in weights.DTYPES:
-        raise NotBuilt(f"dtype {recipe.dtype!r} in the torch engine", f"built: {', '.join(weights.DTYPES)}")
-    return Architecture.of(recipe.config, recipe.name)
 
 
 def device_of(recipe: Recipe, group: Group = ALONE) -> str:
     """The device of one rank; raises InputError where it is asked for and is not there."""
     if recipe.device == "cpu" or (recipe.device == "auto" and not torch.cuda.is_available()):
         return "cpu"
-    if torch.cuda.device_count() <= group.rank:
-        raise InputError("device", recipe.device, f"cpu: this machine has {torch.cuda.device_count()} CUDA devices")
-    return f"cuda:{group.rank}"
+    ordinal = recipe.gpus[group.rank] if recipe.gpus else group.rank
+    if torch.cuda.device_count() <= ordinal:
+        found = torch.cuda.device_count()
+        raise InputError("device", f"cuda:{ordinal}", f"cpu, or one of the {found} CUDA devices of this machine")
+    return f"cuda:{ordinal}"
 
 
 def make_runner(recipe: Recipe, group: Group = ALONE) -> ModelRunner:

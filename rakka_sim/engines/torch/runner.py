@@ -1,7 +1,7 @@
 """Computes plans with a decoder: rows in, token ids out. It is told which blocks and tokens; it decides nothing.
 
 A run of decode steps loops here, without a word to the engine core: the tokens of a step are the inputs of the next.
-It ends early, at a boundary, when it is asked to, when a sequence draws one of its stop ids, or when logits are no
+It ends early, at a boundary, when `after` says so, when a sequence draws one of its stop ids, or when logits are no
 numbers.
 """
 
@@ -32,7 +32,7 @@ class Computed:
     broken: tuple[int, ...] = ()
 
 
-def always(step: int) -> bool:
+def on(steps: int) -> bool:
     """For runs that nothing cuts."""
     return True
 
@@ -62,8 +62,8 @@ class ModelRunner:
         rows = [new.get(row.request_id) or self._sequences[row.request_id].fed for row in plan.rows]
         return any(fed.sampling.stop_ids for fed in rows)
 
-    def run(self, plan: StepPlan, feed: StepFeed, steps: int, goes_on: Callable[[int], bool] = always) -> Computed:
-        """Compute the first `steps` steps of a plan. `goes_on(n)` is asked before each further step n.
+    def run(self, plan: StepPlan, feed: StepFeed, steps: int, after: Callable[[int], bool] = on) -> Computed:
+        """Compute the first `steps` steps of a plan; `after(n)`, called after the n-th one, says whether to go on.
 
         An error leaves what is known of the sequences as it was, so that the plan can be tried again.
         """
@@ -77,7 +77,7 @@ class ModelRunner:
             while True:
                 drawn = self._step(batch, draws)
                 ended = self._note(done, sampling, drawn.tolist())
-                if ended or done.steps == steps or not goes_on(done.steps):
+                if not after(done.steps) or ended or done.steps == steps:
                     break
                 self._advance(batch, draws, drawn)
         for request_id, tokens in done.tokens.items():

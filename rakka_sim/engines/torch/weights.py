@@ -16,12 +16,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from rakka_sim.engines.torch.architecture import Architecture
+from rakka_sim.engines.torch.architecture import DTYPES, Architecture
 from rakka_sim.engines.torch.group import ALONE, Group
 from rakka_sim.engines.torch.model import Decoder
 from rakka_sim.errors import InputError
-
-DTYPES = {"float64": torch.float64, "float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,7 +180,7 @@ def _empty(
     with torch.device("meta"):
         decoder = Decoder(architecture, max_positions, group)
     for parameter in decoder.parameters():
-        parameter.data = parameter.data.to(DTYPES[dtype])
+        parameter.data = parameter.data.to(getattr(torch, dtype))
     decoder = decoder.to_empty(device=device)
     if architecture.spec.tied_embeddings:
         decoder.head = decoder.embedding

@@ -137,7 +137,8 @@ def test_however_a_prompt_is_cut(cuts: list[int]) -> None:
     decoder, prompt = ours("qwen3"), a_prompt(40)
     pool, ends = pool_of(decoder, 4), sorted({*cuts, 40})
     got = [
-        decoder(batch_of([(prompt[:end], begin, [2, 4, 1])]), pool) for begin, end in zip([0, *ends], ends, strict=False)
+        decoder(batch_of([(prompt[:end], begin, [2, 4, 1])]), pool)
+        for begin, end in zip([0, *ends], ends, strict=False)
     ]
     agree(torch.cat(got), their_logits("qwen3", prompt))
 
