@@ -30,6 +30,7 @@ class Recipe:
     device: str = "auto"
     tp: int = 1
     gpus: tuple[int, ...] = ()
+    stream_interval_s: float = 0.05  # a run of steps ends at its first boundary after that: its tokens are waited for
     threads: int = 0  # of torch, on a CPU; 0: its own choice
     seed: int = WEIGHTS_SEED
 
@@ -49,5 +50,6 @@ class Recipe:
             device=engine.device,
             tp=deployment.gpus_per_replica,
             gpus=gpus,
+            stream_interval_s=engine.stream_interval_s,
             threads=engine.cpu_threads,
         )

@@ -37,7 +37,7 @@ from rakka_sim.workload.source import make_source, merge
 
 torch.set_num_threads(1)
 ARCHITECTURE = Architecture.of(PRESETS["Tiny"], "Tiny")
-VOCAB, POSITIONS, BLOCK = ARCHITECTURE.spec.vocab, 600, 16
+VOCAB, POSITIONS, BLOCK = ARCHITECTURE.spec.vocab, 4096, 16
 
 
 @cache

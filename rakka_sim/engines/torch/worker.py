@@ -48,7 +48,7 @@ def serve(pipe: Connection, recipe: Recipe, rank: int, meeting_place: str, share
             work: Work = pipe.recv()
         except (EOFError, OSError):
             return
-        pipe.send(_compute(runner, work, group, shared))
+        pipe.send(_compute(runner, work, group, shared, recipe.stream_interval_s))
 
 
 def _meet(recipe: Recipe, group: Group, meeting_place: str) -> None:
@@ -59,16 +59,16 @@ def _meet(recipe: Recipe, group: Group, meeting_place: str) -> None:
     dist.init_process_group("nccl" if cuda else "gloo", init_method=store, rank=group.rank, world_size=group.size)
 
 
-def _compute(runner: ModelRunner, work: Work, group: Group, shared: Shared) -> Done | Failed:
+def _compute(runner: ModelRunner, work: Work, group: Group, shared: Shared, interval_s: float) -> Done | Failed:
     times: list[float] = []
+    shared.beat.value = began = instant()
 
     def after(steps: int) -> bool:
-        times.append(instant())
-        shared.beat.value = times[-1]
-        # Ranks see the flag at different moments, and must end a run at the same step.
-        return bool(group.agree(int(shared.cut.value != work.number)))
+        shared.beat.value = now = instant()
+        times.append(now)
+        # Ranks see flag and clock at different moments, and must end a run at the same step.
+        return bool(group.agree(int(shared.cut.value != work.number and now - began < interval_s)))
 
-    shared.beat.value = instant()
     try:
         computed = runner.run(work.plan, work.feed, work.plan.steps, after)
     except Exception as error:
