@@ -49,11 +49,13 @@ def tiling(q: Tensor, rows: int, kv_heads: int, max_query: int) -> Tiling:
     least = max(16, triton.next_power_of_2(group))
     wide = q.shape[2] * q.element_size() > 256
     tile = 32 if wide else 64
-    if max_query > 1:
-        large = not wide and max_query * group > 64
-        return Tiling(max(least, 128 if large else 64), tile, segments=1, warps=8 if large else 4, stages=3)
-    wanted = 2 * _multiprocessors(q.device) // max(1, rows * kv_heads)
-    return Tiling(least, tile, segments=min(32, triton.next_power_of_2(max(1, wanted))), warps=4, stages=5)
+    if max_query <= 1:
+        wanted = 2 * _multiprocessors(q.device) // max(1, rows * kv_heads)
+        return Tiling(least, tile, segments=min(32, triton.next_power_of_2(max(1, wanted))), warps=4, stages=5)
+    if q.dtype == torch.float32:  # no tensor core multiplies it exactly; a larger block would not fit into registers
+        return Tiling(least, tile, segments=1, warps=4, stages=2)
+    large = not wide and max_query * group > 64
+    return Tiling(max(least, 128 if large else 64), tile, segments=1, warps=8 if large else 4, stages=3)
 
 
 @triton.jit
@@ -106,7 +108,11 @@ def _attend(
     return acc, largest, total
 
 
-@triton.jit
+# What differs from step to step is not compiled in: a new build would cost a second in the middle of serving.
+@triton.jit(
+    do_not_specialize=["rows", "table_row"],
+    do_not_specialize_on_alignment=["tables", "query_start", "context_lens"],
+)
 def _attention(
     q, k_pool, v_pool, out, part, part_largest, part_total, tables, query_start, context_lens, rows, scale,
     q_token, q_head, table_row, k_block, k_slot, k_head, k_dim, v_block, v_slot, v_head, v_dim,

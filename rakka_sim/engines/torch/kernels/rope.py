@@ -8,7 +8,7 @@ import triton.language as tl
 from torch import Tensor
 
 
-@triton.jit
+@triton.jit(do_not_specialize_on_alignment=["positions", "slots"])
 def _rope_store(
     qkv, positions, cos_sin, slots, q_norm, k_norm, q_out, k_pool, v_pool, eps,
     stride_qkv, stride_cos, k_block, k_slot, k_head, k_dim, v_block, v_slot, v_head, v_dim,

@@ -70,7 +70,7 @@ def _largest_floor(
     return low
 
 
-@triton.jit
+@triton.jit(do_not_specialize_on_alignment=["temperatures", "top_ks", "top_ps"])
 def _cuts(logits, temperatures, top_ks, top_ps, cuts, vocabulary, stride, BLOCK: tl.constexpr):
     """One program a row: the smallest logit that may be drawn."""
     row = tl.program_id(0).to(tl.int64)
@@ -96,7 +96,7 @@ def _cuts(logits, temperatures, top_ks, top_ps, cuts, vocabulary, stride, BLOCK:
     tl.store(cuts + row, cut)
 
 
-@triton.jit
+@triton.jit(do_not_specialize_on_alignment=["temperatures", "seeds", "positions"])
 def _best_of_chunk(
     logits, temperatures, cuts, seeds, positions, values, ids_out, vocabulary, stride, BLOCK: tl.constexpr
 ):
