@@ -15,9 +15,13 @@ from rakka_sim.errors import NotBuilt
 
 
 def _for(tensor: Tensor) -> ModuleType:
-    if tensor.is_cuda:
-        raise NotBuilt("the CUDA kernels", "keep the engine's tensors on the CPU")
-    return reference
+    if not tensor.is_cuda:
+        return reference
+    try:
+        from rakka_sim.engines.torch import kernels
+    except ModuleNotFoundError as missing:
+        raise NotBuilt("the engine on CUDA without Triton", "install triton, or run on the CPU") from missing
+    return kernels
 
 
 def rms_norm(x: Tensor, weight: Tensor, eps: float, residual: Tensor | None = None) -> tuple[Tensor, Tensor]:

@@ -165,9 +165,11 @@ def sample(
 
     temperature 0: the largest logit, the lowest id among equals. Otherwise the ids that `cuts` lets through are drawn
     with probabilities softmax(logits / temperature), by the largest logit / temperature + Gumbel noise. The noise is a
-    function of (seed, position, id) alone: `positions` is the position that the new token will have.
+    function of (seed, position, id) alone: `positions` is the position that the new token will have. NaN never wins:
+    the id is one of the vocabulary whatever the logits are, and whether they are finite is for the caller to look.
     """
     logits = logits.float()
+    logits = logits.masked_fill(logits.isnan(), float("-inf"))
     drawn = (temperature > 0).nonzero().squeeze(1)
     ids = logits.argmax(-1)
     if len(drawn):

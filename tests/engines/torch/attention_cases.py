@@ -10,7 +10,7 @@ import torch
 from hypothesis import strategies as st
 
 
-@dataclass
+@dataclass(repr=False)
 class Case:
     """One call of `paged_attention`, and each row's own keys and values [context, kv_heads, head_dim] in order."""
 
@@ -76,6 +76,11 @@ class Case:
             keys=keys,
             values=values,
         )
+
+    def __repr__(self) -> str:
+        rows = list(zip(self.query_start.diff().tolist(), self.context_lens.tolist(), strict=True))
+        kind = f"{self.q.dtype}, {self.q.shape[1]} heads, pools {list(self.k_pool.shape)}, window {self.window}"
+        return f"Case({kind}, (queries, context) of each row: {rows})"
 
     def run(self, attention: Callable[..., torch.Tensor], **more: Any) -> torch.Tensor:
         tensors = (self.q, self.k_pool, self.v_pool, self.block_tables, self.query_start, self.context_lens)
