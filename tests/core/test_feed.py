@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rakka_sim.core.batching import Batcher, BatchingLimits, Event, Preempted, Sampled, SequenceSpec
@@ -65,17 +65,23 @@ def alone(prompt: tuple[int, ...], count: int, stop: bool) -> list[int]:
 
 
 requests = st.lists(
-    st.tuples(st.integers(1, 16), st.integers(1, 16), st.integers(0, 2), st.booleans()), min_size=1, max_size=6
+    st.tuples(st.integers(1, 16), st.integers(1, 16), st.integers(0, 2), st.booleans()), min_size=1, max_size=9
 )
 
 
-@given(requests, st.lists(st.sampled_from(["go", "go", "cut", "fail", "cancel"]), max_size=30), st.booleans())
+@given(
+    requests,
+    st.lists(st.sampled_from(["go", "go", "cut", "fail", "cancel"]), max_size=30),
+    st.booleans(),
+    st.sampled_from([12, 24]),
+)
+@settings(max_examples=300)
 def test_every_token_is_drawn_from_the_right_ones(
-    given_requests: list[tuple[int, int, int, bool]], what: list[str], runs: bool
+    given_requests: list[tuple[int, int, int, bool]], what: list[str], runs: bool, blocks: int
 ) -> None:
-    kv = KvCache(12, BLOCK)
+    kv = KvCache(blocks, BLOCK)
     batcher = Batcher(BatchingLimits(3, 16, 48, scheduler_reserve_full_isl=False), kv, runs)
-    feed, runner = TokenFeed(kv, VOCAB), Believer(12)
+    feed, runner = TokenFeed(kv, VOCAB), Believer(blocks)
     asked: dict[int, tuple[ExecuteBatch, int]] = {}
     heard: dict[int, list[int]] = {}
     over: dict[int, FinishReason] = {}
@@ -108,7 +114,7 @@ def test_every_token_is_drawn_from_the_right_ones(
         told = feed.inputs(plan, batcher.promised_blocks(plan))
         act = next(acts, "go")
         if act == "fail":
-            runner = Believer(12)  # what it knew is gone with it
+            runner = Believer(blocks)  # what it knew is gone with it
             note(batcher.fail())
             feed.forget()
             continue
