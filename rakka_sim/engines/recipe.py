@@ -17,8 +17,11 @@ WEIGHTS_SEED = 0  # of random weights: the same model in every run, whatever the
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
-    """A decoder of `config`, its weights from `folder` (None: random ones), on `tp` ranks of `device`, with so many
-    KV blocks. `device` "auto" is CUDA where there is any; rank r has CUDA device `gpus[r]`, or r."""
+    """A decoder of `config`, its weights from `folder` (None: random ones), on `tp` ranks of `device`.
+
+    It has `blocks` KV blocks and steps of up to `max_rows` sequences. `device` "auto" is CUDA where there is any; rank r
+    has CUDA device `gpus[r]`, or r.
+    """
 
     name: str
     config: Mapping[str, Any]
@@ -27,6 +30,7 @@ class Recipe:
     blocks: int
     block_size: int
     dtype: str
+    max_rows: int = 256
     device: str = "auto"
     tp: int = 1
     gpus: tuple[int, ...] = ()
@@ -47,6 +51,7 @@ class Recipe:
             blocks=blocks,
             block_size=engine.block_size,
             dtype=engine.dtype,
+            max_rows=engine.max_num_seqs,
             device=engine.device,
             tp=deployment.gpus_per_replica,
             gpus=gpus,

@@ -9,6 +9,7 @@ import torch
 from rakka_sim.engines.torch import weights
 from rakka_sim.engines.torch.architecture import architecture_of
 from rakka_sim.engines.torch.group import ALONE, Group
+from rakka_sim.engines.torch.model import Decoder
 from rakka_sim.engines.torch.runner import ModelRunner
 from rakka_sim.errors import InputError
 
@@ -37,4 +38,9 @@ def make_runner(recipe: Recipe, group: Group = ALONE) -> ModelRunner:
         decoder = weights.random(architecture, recipe.max_positions, recipe.seed, group=group, **where)
     else:
         decoder = weights.load(recipe.folder, architecture, recipe.max_positions, group=group, **where)
-    return ModelRunner(decoder, recipe.blocks, recipe.block_size)
+    return ModelRunner(decoder, recipe.blocks, recipe.block_size, recipe.max_rows if _graphs(device, decoder) else 0)
+
+
+def _graphs(device: str, decoder: Decoder) -> bool:
+    """Experts are chosen by the tokens, and ranks talk over the host: neither can be captured."""
+    return device != "cpu" and not any(decoder.architecture.sparse) and decoder.group.size == 1

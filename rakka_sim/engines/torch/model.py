@@ -27,7 +27,7 @@ class Batch:
 
     tokens, positions, slots: [tokens]; a slot is where a token's key and value go (`reference.rope_store`).
     block_tables [rows, blocks], query_start [rows + 1], context_lens [rows]: see `reference.paged_attention`.
-    sampled: [n], the packed places whose logits are wanted. max_query: the most tokens that a row computes.
+    sampled: [n], the packed places whose logits are wanted (None: all). max_query: the most tokens that a row computes.
     """
 
     tokens: Tensor
@@ -36,7 +36,7 @@ class Batch:
     block_tables: Tensor
     query_start: Tensor
     context_lens: Tensor
-    sampled: Tensor
+    sampled: Tensor | None
     max_query: int
 
 
@@ -218,7 +218,8 @@ class Decoder(nn.Module):
         x, residual = self._embed(batch.tokens), None
         for layer, (k_pool, v_pool) in zip(self.layers, pool.layers, strict=True):
             x, residual = layer(x, residual, batch, self.cos_sin, k_pool, v_pool)
-        x, residual = x[batch.sampled], None if residual is None else residual[batch.sampled]
+        if batch.sampled is not None and residual is not None:
+            x, residual = x[batch.sampled], residual[batch.sampled]
         x, _ = ops.rms_norm(x, self.norm, self.architecture.norm_eps, residual)
         return self.group.join(F.linear(x, self.head))[:, : self.architecture.spec.vocab]
 

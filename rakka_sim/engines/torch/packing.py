@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from rakka_sim.engines.torch.graphs import DecodeRows
 from rakka_sim.engines.torch.kv_pool import FIRST_PAGE
 from rakka_sim.engines.torch.model import Batch
 from rakka_sim.values import FedSequence, StepFeed, StepRow
@@ -101,10 +102,7 @@ class Sequences:
         parts = [seq.ids(row.context, row.context + row.tokens) for seq, row in zip(known, rows, strict=True)]
         ids = np.concatenate(parts)
         lengths = contexts + counts
-        pages = -(-(lengths + steps - 1) // self._block_size)
-        tables = np.zeros((len(rows), int(pages.max())), np.int32)
-        for table, seq, count in zip(tables, known, pages.tolist(), strict=True):
-            table[:count] = seq.pages(count)
+        tables = self._tables(known, lengths + steps - 1)
         owner = np.repeat(np.arange(len(rows)), counts)
         positions = np.arange(len(ids)) - starts[owner] + contexts[owner]
         slots = tables[owner, positions // self._block_size].astype(np.int64) * self._block_size
@@ -123,16 +121,37 @@ class Sequences:
 
     def draws(self, rows: list[StepRow]) -> Draws:
         """How the tokens of these rows, all of which sample, are drawn. A new token's position is the row's length."""
-        known = [self._known[row.request_id].fed for row in rows]
-        sampling = [fed.sampling for fed in known]
-        columns: tuple[Ints, ...] = (
-            np.array([one.temperature for one in sampling], np.float32),
-            np.array([one.top_k for one in sampling], np.int32),
-            np.array([one.top_p for one in sampling], np.float32),
-            np.array([fed.seed for fed in known], np.int64),
-            np.array([row.context + row.tokens for row in rows], np.int64),
+        positions = np.array([row.context + row.tokens for row in rows], np.int64)
+        return Draws(*map(self._tensor, (*self._settings(rows), positions)))
+
+    def decode_rows(self, rows: list[StepRow], steps: int) -> DecodeRows:
+        """A run of `steps` decode steps of these rows, in numpy."""
+        known = [self._known[row.request_id] for row in rows]
+        positions = np.array([row.context for row in rows], np.int32)
+        tokens = np.array(
+            [seq.ids(row.context, row.context + 1)[0] for seq, row in zip(known, rows, strict=True)], np.int32
         )
-        return Draws(*map(self._tensor, columns))
+        tables = self._tables(known, positions + steps)
+        temperature, top_k, top_p, seeds = self._settings(rows)
+        return DecodeRows(tokens, positions, tables, temperature, top_k, top_p, seeds)
+
+    def _tables(self, known: list[Known], lengths: Ints) -> Ints:
+        """[rows, pages] for sequences that come to these lengths; 0 beyond."""
+        pages = -(-lengths // self._block_size)
+        tables = np.zeros((len(known), int(pages.max())), np.int32)
+        for table, seq, count in zip(tables, known, pages.tolist(), strict=True):
+            table[:count] = seq.pages(count)
+        return tables
+
+    def _settings(self, rows: list[StepRow]) -> tuple[Ints, Ints, Ints, Ints]:
+        """Temperature, top_k, top_p and seed of each row."""
+        known = [self._known[row.request_id].fed for row in rows]
+        return (
+            np.array([fed.sampling.temperature for fed in known], np.float32),
+            np.array([fed.sampling.top_k for fed in known], np.int32),
+            np.array([fed.sampling.top_p for fed in known], np.float32),
+            np.array([fed.seed for fed in known], np.int64),
+        )
 
     def _tensor(self, array: Ints) -> Tensor:
         return torch.from_numpy(np.ascontiguousarray(array)).to(self._device)

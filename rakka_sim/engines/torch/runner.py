@@ -7,16 +7,18 @@ numbers.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
 from rakka_sim.engines.torch import ops
+from rakka_sim.engines.torch.graphs import DecodeGraphs, DecodeInputs
 from rakka_sim.engines.torch.kv_pool import KvPool
 from rakka_sim.engines.torch.model import Batch, Decoder
 from rakka_sim.engines.torch.packing import Draws, Sequences, decode_first
+from rakka_sim.errors import InvariantBroken
 from rakka_sim.values import StepFeed, StepPlan, StepRow
 
 BROKEN = -1  # stands for the token of a row whose logits are no numbers
@@ -38,23 +40,28 @@ def on(steps: int) -> bool:
 
 
 class ModelRunner:
-    """A decoder, the memory of its blocks, and the sequences it knows."""
+    """A decoder, the memory of its blocks, and the sequences it knows.
 
-    def __init__(self, decoder: Decoder, blocks: int, block_size: int) -> None:
-        shard = decoder.shard
-        weight = decoder.embedding
+    Batches of up to `graph_rows` sequences that all decode run as CUDA graphs (0: none do), with the same results.
+    """
+
+    def __init__(self, decoder: Decoder, blocks: int, block_size: int, graph_rows: int = 0) -> None:
+        shard, weight = decoder.shard, decoder.embedding
+        layers = decoder.architecture.spec.layers
         self._decoder = decoder
-        self._pool = KvPool(
-            decoder.architecture.spec.layers,
-            blocks,
-            block_size,
-            shard.kv_heads,
-            shard.head_dim,
-            weight.dtype,
-            weight.device,
-        )
+        self._pool = KvPool(layers, blocks, block_size, shard.kv_heads, shard.head_dim, weight.dtype, weight.device)
         self._sequences = Sequences(block_size, weight.device)
         self._block_size = block_size
+        self._graph_rows = graph_rows
+        self._graphs: DecodeGraphs | None = None
+        if graph_rows:
+            self._graphs = DecodeGraphs(
+                self._decode,
+                max_rows=graph_rows,
+                max_pages=-(-decoder.max_positions // block_size),
+                block_size=block_size,
+                device=weight.device,
+            )
 
     def stops(self, plan: StepPlan, feed: StepFeed) -> bool:
         """Whether a sequence of the plan has stop ids, so that the length of a run is not known before."""
@@ -70,26 +77,16 @@ class ModelRunner:
         self._sequences.learn(feed)
         rows = decode_first(plan.rows)
         sampling = [row for row in rows if row.samples]
-        batch = self._sequences.pack(rows, steps)
-        draws = self._sequences.draws(sampling)
         done = Computed(tokens={row.request_id: [] for row in sampling})
+        graphed = self._graphs is not None and len(rows) <= self._graph_rows and len(rows) == plan.decode_seqs
         with torch.inference_mode():
-            while True:
-                drawn = self._step(batch, draws)
+            for drawn in self._replayed(rows, steps) if graphed else self._packed(rows, sampling, steps):
                 ended = self._note(done, sampling, drawn.tolist())
                 if not after(done.steps) or ended or done.steps == steps:
                     break
-                self._advance(batch, draws, drawn)
         for request_id, tokens in done.tokens.items():
             self._sequences[request_id].append(tokens)
         return done
-
-    def _step(self, batch: Batch, draws: Draws) -> Tensor:
-        logits: Tensor = self._decoder(batch, self._pool)
-        if not len(logits):
-            return logits.new_empty(0, dtype=torch.int64)
-        tokens = ops.sample(logits, draws.temperature, draws.top_k, draws.top_p, draws.seeds, draws.positions)
-        return tokens.masked_fill(~logits.isfinite().all(dim=-1), BROKEN)
 
     def _note(self, done: Computed, rows: list[StepRow], drawn: list[int]) -> bool:
         """Add a step's tokens to the outcome; whether the run has to end with it."""
@@ -103,11 +100,49 @@ class ModelRunner:
             stopped |= token in self._sequences[row.request_id].fed.sampling.stop_ids
         return stopped or bool(done.broken)
 
-    def _advance(self, batch: Batch, draws: Draws, drawn: Tensor) -> None:
-        """One token further, for a batch whose every row decodes."""
-        batch.tokens = drawn
-        batch.positions = batch.positions + 1
-        batch.context_lens = batch.context_lens + 1
-        draws.positions = draws.positions + 1
-        page = batch.block_tables.gather(1, (batch.positions // self._block_size)[:, None]).squeeze(1)
-        batch.slots = page.long() * self._block_size + batch.positions % self._block_size
+    # --- steps, one after the other, as long as they are asked for -----------------------------------------------
+
+    def _packed(self, rows: list[StepRow], sampling: list[StepRow], steps: int) -> Iterator[Tensor]:
+        """Any rows. Of a run, each step's tokens are the next one's inputs."""
+        batch, draws = self._sequences.pack(rows, steps), self._sequences.draws(sampling)
+        while True:
+            drawn = self._draw(self._decoder(batch, self._pool), draws) if sampling else self._only_store(batch)
+            yield drawn
+            batch.tokens = drawn
+            batch.positions = batch.positions + 1
+            batch.context_lens = batch.context_lens + 1
+            draws.positions = draws.positions + 1
+            page = batch.block_tables.gather(1, (batch.positions // self._block_size)[:, None]).squeeze(1)
+            batch.slots = page.long() * self._block_size + batch.positions % self._block_size
+
+    def _replayed(self, rows: list[StepRow], steps: int) -> Iterator[Tensor]:
+        """Rows that decode, as graphs."""
+        if self._graphs is None:
+            raise InvariantBroken("runner", "no graphs were asked for")
+        self._graphs.load(self._sequences.decode_rows(rows, steps))
+        while True:
+            yield self._graphs.replay()
+
+    def _only_store(self, batch: Batch) -> Tensor:
+        """Parts of prompts that do not reach their end: nothing is drawn."""
+        self._decoder(batch, self._pool)
+        return batch.tokens.new_empty(0)
+
+    def _draw(self, logits: Tensor, draws: Draws) -> Tensor:
+        tokens = ops.sample(logits, draws.temperature, draws.top_k, draws.top_p, draws.seeds, draws.positions)
+        return tokens.masked_fill(~logits.isfinite().all(dim=-1), BROKEN)
+
+    def _decode(self, rows: DecodeInputs) -> Tensor:
+        """One token of each row: what a graph captures."""
+        batch = Batch(
+            tokens=rows.tokens,
+            positions=rows.positions,
+            slots=rows.slots,
+            block_tables=rows.block_tables,
+            query_start=rows.query_start,
+            context_lens=rows.context_lens,
+            sampled=None,
+            max_query=1,
+        )
+        draws = Draws(rows.temperature, rows.top_k, rows.top_p, rows.seeds, rows.drawn_at)
+        return self._draw(self._decoder(batch, self._pool), draws)

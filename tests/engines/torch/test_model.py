@@ -16,7 +16,7 @@ from rakka_sim.engines.torch.kv_pool import FIRST_PAGE, KvPool
 from rakka_sim.engines.torch.model import Batch, Decoder
 from rakka_sim.engines.torch.runner import ModelRunner
 from rakka_sim.errors import InputError, NotBuilt
-from rakka_sim.values import GREEDY_TO_THE_END, ExecuteBatch, StepOutcome
+from rakka_sim.values import GREEDY_TO_THE_END, ExecuteBatch, FinishReason, StepOutcome
 
 BLOCK = 16
 
@@ -80,12 +80,13 @@ def test_logits_are_the_same_in_chunks_and_in_company(name: str) -> None:
 class Engine:
     """A batcher and a runner, without actors: the shortest loop there is."""
 
-    def __init__(self, decoder: Decoder, limits: BatchingLimits, blocks: int) -> None:
+    def __init__(self, decoder: Decoder, limits: BatchingLimits, blocks: int, graph_rows: int = 0) -> None:
         kv = KvCache(blocks, BLOCK)
         self.batcher = Batcher(limits, kv)
         self.feed = TokenFeed(kv, VOCAB)
-        self.runner = ModelRunner(decoder, blocks, BLOCK)
+        self.runner = ModelRunner(decoder, blocks, BLOCK, graph_rows)
         self.tokens: dict[int, list[int]] = {}
+        self.broken: list[int] = []
         self.preemptions = self.cached = 0
 
     def add(self, request_id: int, prompt: list[int], count: int, content: tuple[tuple[int, int], ...] = ()) -> None:
@@ -110,6 +111,8 @@ class Engine:
                     self.tokens.setdefault(request_id, []).extend(self.feed.say(request_id, count)[1])
                     if finish is not None:
                         self.feed.drop(request_id)
+                    if finish is FinishReason.ERROR:
+                        self.broken.append(request_id)
                 case Preempted(request_id):
                     self.preemptions += 1
                     self.feed.unseat(request_id)
@@ -129,6 +132,34 @@ def test_greedy_tokens_are_theirs_through_chunks_preemption_and_shared_prefixes(
     assert engine.preemptions > 0
     assert engine.cached > 0
     assert engine.tokens == {n: their_greedy(name, prompt, 24) for n, prompt in enumerate(prompts)}
+
+
+@pytest.mark.parametrize("graph_rows", [0, 2, 8])
+def test_steps_over_the_buffers_of_graphs_draw_the_same_tokens(graph_rows: int) -> None:
+    """Without CUDA they run eagerly, with the padding that a graph would have. Batches beyond `graph_rows` do not."""
+    engine = Engine(ours("llama"), BatchingLimits(6, 40, 128), blocks=40, graph_rows=graph_rows)
+    prompts = [a_prompt(4 + 7 * n, seed=n) for n in range(5)]
+    for n, prompt in enumerate(prompts):
+        engine.add(n, prompt, 6 + 5 * n)
+    engine.finish()
+    assert engine.tokens == {n: their_greedy("llama", prompt, 6 + 5 * n) for n, prompt in enumerate(prompts)}
+
+
+def test_logits_that_are_no_numbers_end_their_request_alone() -> None:
+    engine = Engine(ours("llama"), BatchingLimits(4, 64, 128), blocks=20)
+    for n in range(3):
+        engine.add(n, a_prompt(20, seed=n), 30)
+    plan = engine.batcher.plan()
+    assert plan is not None
+    engine.note(engine.batcher.take_events())
+    done = engine.runner.run(plan, engine.feed.inputs(plan, {}), 1)
+    engine.note(engine.batcher.commit(1, engine.feed.took(StepOutcome(plan, 0.0, torch.zeros(1).numpy(), done.tokens))))
+    # A fault in memory: a value in a page of request 1 is no number any more.
+    engine.runner._pool.memory[:, 1, engine.batcher._kv.table(1)[0] + FIRST_PAGE, 3] = float("nan")
+    engine.finish()
+    assert engine.broken == [1]
+    assert {n: len(tokens) for n, tokens in engine.tokens.items()} == {0: 30, 1: 1, 2: 30}
+    assert engine.tokens[0] == their_greedy("llama", a_prompt(20, seed=0), 30)
 
 
 @given(cuts=st.lists(st.integers(1, 39), max_size=4))
