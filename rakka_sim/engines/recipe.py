@@ -19,8 +19,8 @@ WEIGHTS_SEED = 0  # of random weights: the same model in every run, whatever the
 class Recipe:
     """A decoder of `config`, its weights from `folder` (None: random ones), on `tp` ranks of `device`.
 
-    It has `blocks` KV blocks and steps of up to `max_rows` sequences. `device` "auto" is CUDA where there is any; rank r
-    has CUDA device `gpus[r]`, or r.
+    It has `blocks` KV blocks and steps of up to `max_rows` sequences. `device` "auto" is CUDA where there is any; rank
+    r has CUDA device `gpus[r]`, or r.
     """
 
     name: str
