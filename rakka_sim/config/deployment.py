@@ -120,7 +120,7 @@ class EngineConfig(Table):
 class Deployment(Table):
     """A model, what executes it, and how many replicas."""
 
-    name: str = Field(min_length=1)
+    name: str = Field(min_length=1, pattern="^[^/]*$", description="any text without '/'")
     model: str = Field(min_length=1)
     runtime: Annotated[str | None, BeforeValidator(_runtime_text)] = None
     runtime_config: EngineConfig | dict[str, Any] = Field(default_factory=dict, validate_default=True)

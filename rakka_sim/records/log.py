@@ -58,6 +58,10 @@ class EventLog:
         self._kept.clear()
         self._steps.append(replica, outcome, preempted, joined)
 
+    def __contains__(self, request_id: int) -> bool:
+        """Whether that request has ended."""
+        return request_id in self._requests
+
     # --- reading: arrays are computed once, until the next record, and closed to writing
 
     @property
