@@ -244,6 +244,7 @@ class Serving:
 
     def check_idle(self) -> None:
         """Everything ended exactly once and is accounted for, and nothing is held any more."""
+        self.run(STEP_S)  # for the last word to arrive everywhere
         self.log.check()
         assert set(self.client.ended) == set(range(1, self.submitted + 1))
         rows = self.records()

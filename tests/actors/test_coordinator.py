@@ -168,6 +168,9 @@ def test_what_it_does_not_understand_is_a_dead_letter() -> None:
     assert alone.system.dead_letters == {"unhandled": 1}
 
 
+EVENTS = ("stop", "register", "route", "report")
+
+
 @given(
     events=st.lists(
         st.tuples(st.sampled_from(["stop", "register", "route", "report"]), st.integers(0, 3)), max_size=40

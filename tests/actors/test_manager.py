@@ -225,11 +225,13 @@ def test_a_dead_engine_is_replaced_on_its_gpus() -> None:
     serving.check_idle()
 
 
-def test_three_replacements_in_a_minute_and_the_fourth_is_the_deployments_end() -> None:
+@pytest.mark.parametrize("apart_s", [0.0, 19.9])
+def test_three_replacements_in_a_minute_and_the_fourth_is_the_deployments_end(apart_s: float) -> None:
     serving = Serving()
     serving.up()
     for _ in range(3):
         kill(serving)
+        serving.run(apart_s or STEP_S)
         assert states(serving) == {"m": "serving"}
     kill(serving)
     status: DeploymentStatus = serving.system.ask(serving.stack.manager, GetDeployment("m"), 1.0)

@@ -11,7 +11,7 @@ from rakka_sim.actors.gateway import ApiGateway
 from rakka_sim.actors.metrics import Metrics
 from rakka_sim.actors.request import MAX_ROUTES, ROUTE_TIMEOUT_S
 from rakka_sim.errors import Backpressure, ServerError, Timeout, Unrecoverable
-from rakka_sim.messages import AddRequest, Cancel, Routed, RouteFailed, RouteTo, Submit, Withdrawn
+from rakka_sim.messages import AddRequest, Cancel, Rejected, Routed, RouteFailed, RouteTo, Submit, Withdrawn
 from rakka_sim.runtime.api import Actor, Context
 from rakka_sim.values import ExecuteBatch
 
@@ -290,8 +290,6 @@ def test_who_is_cancelled_does_not_fall_back() -> None:
     serving.cancel(request)
     serving.run(0.1)
     assert [type(msg) for msg in engine.got] == [AddRequest, Cancel]
-    from rakka_sim.messages import Rejected
-
     serving.system.tell(engine.got[0].reply_to, Rejected(request, Backpressure("m")))
     serving.run(1.0)
     assert serving.outcome(request) == "cancelled"
