@@ -128,7 +128,7 @@ def _run_on(system: System, scenario: Scenario, base: Path, mode: str, seed: int
         _serve(system, stack, source, scenario.stop_after_s, progress)
     finally:
         system.stop()
-    log.check()
+    log.check_whole()
     return Report(
         log,
         scenario=scenario.model_dump(mode="json", exclude_unset=True),

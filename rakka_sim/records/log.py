@@ -122,6 +122,11 @@ class EventLog:
         """Raise InvariantBroken unless every record agrees with itself and with the others."""
         audit.audit(self)
 
+    def check_whole(self) -> None:
+        """`check`, for the log of a run that has ended: its steps count no requests that were not there."""
+        self.check()
+        audit.occupancy(self)
+
     # --- how
 
     def _once(self, name: str, make: Callable[[], T]) -> T:
