@@ -107,6 +107,7 @@ BAD_INPUT = {
     "too few GPUs": (["run", "{}", "--set", "deployment.0.replicas=3"], "GPUs"),
     "unknown dataset": (["fetch", "azure-1999"], "azure-2023-conv"),
     "unknown option": (["run", "{}", "--fast"], "--fast"),
+    "a place for the report that is none": (["run", "{}", "--out", "/dev/null/x"], "report folder"),
 }
 
 
