@@ -55,9 +55,11 @@ def run(
     loaded, base = load_scenario(scenario, overrides)
     if mode not in MODES:
         raise UnknownName("mode", mode, ", ".join(MODES))
+    if type(seeds) is not int or seeds < 1:
+        raise InputError("seeds", seeds, "an integer, at least 1")
     if seeds != 1:
         raise NotBuilt("a report over several seeds", "run each seed and rakka_sim.compare the reports")
-    seed = loaded.seed if seed is None else seed
+    seed = loaded.seed if seed is None else _seed(seed)
     if mode in ("simulate", "lockstep"):
         return _run_on(SimRuntime(seed), loaded, base, mode, seed, progress)
     # A thread for each engine: it waits for the engine's processes.
@@ -95,12 +97,18 @@ def assert_deterministic(
     Raises NotDeterministic, which names the first message that differs.
     """
     loaded, base = load_scenario(scenario, overrides)
-    root = loaded.seed if seed is None else seed
+    root = loaded.seed if seed is None else _seed(seed)
 
     def once(trace: Trace) -> None:
         _run_on(SimRuntime(root, shuffle_ties=shuffle_ties, trace=trace), loaded, base, "simulate", root, False)
 
     return assert_same_trace(once)
+
+
+def _seed(given: object) -> int:
+    if not isinstance(given, int | np.integer) or isinstance(given, bool) or given < 0:
+        raise InputError("seed", given, "an integer, at least 0")
+    return int(given)
 
 
 def _source(scenario: Scenario, base: Path, seed: int) -> Source:
@@ -128,7 +136,7 @@ def _run_on(system: System, scenario: Scenario, base: Path, mode: str, seed: int
         _serve(system, stack, source, scenario.stop_after_s, progress, scribe)
     finally:
         system.stop()
-    log.check()
+    log.check_whole()
     return Report(
         log,
         scenario=scenario.model_dump(mode="json", exclude_unset=True),

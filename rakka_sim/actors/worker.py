@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 from rakka_sim.core.supervision import WORKER_TIER, Directive
+from rakka_sim.errors import ContextPoisoned, OutOfMemory
 from rakka_sim.messages import EndRun, Execute, StepFailed, Stepped, WorkerReady
 from rakka_sim.runtime.api import Actor, Context, Job, JobFailed, Ref, Running
 
@@ -80,6 +81,9 @@ class DeviceContext(Actor):
                     self._running.interrupt()
             case JobFailed(error):
                 self._running = None
+                if self._runner is None and isinstance(error, OutOfMemory):
+                    # For a step this means: go on with the next one. Without a runner there is nothing to go on with.
+                    raise ContextPoisoned(f"it could not be built: {error}") from error
                 raise error
             case Built(runner):
                 self._runner = runner

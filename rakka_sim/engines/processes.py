@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from rakka_sim.engines.recipe import Recipe
 from rakka_sim.engines.wire import POISONED, Done, Failed, Ready, Shared, Work
-from rakka_sim.errors import ContextPoisoned, InvariantBroken, RakkaError, Unrecoverable
+from rakka_sim.errors import ContextPoisoned, InvariantBroken, OutOfMemory, RakkaError, Unrecoverable
 from rakka_sim.runtime.wall import instant
 from rakka_sim.values import StepFeed, StepOutcome, StepPlan
 
@@ -58,11 +58,13 @@ class ProcessRunner:
 
     @classmethod
     def start(cls, recipe: Recipe, watchdog_s: float) -> ProcessRunner:
-        """With weights loaded. Raises Unrecoverable for what a second try would not mend, else ContextPoisoned."""
+        """With weights loaded. Raises Unrecoverable for what a second try would not mend; OutOfMemory, ContextPoisoned."""
         runner = cls(recipe, watchdog_s)
         try:
             for reply in runner.replies(LOADING_S):
                 if isinstance(reply, Failed):
+                    if isinstance(reply.error, OutOfMemory):
+                        raise reply.error  # perhaps only until what came before is out of the memory
                     raise Unrecoverable(f"the engine cannot be built: {reply.error}")
         except RakkaError:
             runner.close()
