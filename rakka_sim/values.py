@@ -87,6 +87,9 @@ class Sampling:
 
 GREEDY_TO_THE_END = Sampling(temperature=0.0)
 
+# The `output_tokens` of a request of which nobody knows where the model will stop.
+UNKNOWN_LENGTH = 2**31 - 1
+
 
 @value
 class ExecuteBatch:

@@ -304,7 +304,10 @@ class EngineCore(Actor):
                         self._feed.unseat(request_id)
 
     def _chunk(self, request_id: int, times: Times, finish: FinishReason | None = None) -> TokenChunk:
-        text, tokens = self._feed.say(request_id, len(times)) if self._feed is not None else ("", ())
+        text: str = ""
+        tokens: tuple[int, ...] = ()
+        if self._feed is not None:
+            text, tokens = self._feed.say(request_id, len(times), finish is not None)
         return TokenChunk(request_id, times, text, finish, None, tokens)
 
     # --- what it carries ----------------------------------------------------------------------------------------

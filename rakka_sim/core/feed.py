@@ -17,8 +17,8 @@ from rakka_sim.values import ExecuteBatch, FedSequence, FinishReason, Sampling, 
 class Detokenizer(Protocol):
     """Text of one sequence, as its tokens come."""
 
-    def add(self, tokens: list[int]) -> str:
-        """What these tokens add to the text; a character waits until all of its tokens are there."""
+    def add(self, tokens: list[int], final: bool = False) -> str:
+        """What these tokens add to the text; a character waits until all of its tokens are there, or none will come."""
         ...
 
 
@@ -114,9 +114,9 @@ class TokenFeed:
                 ended[request_id] = FinishReason.STOP
         return ended
 
-    def say(self, request_id: int, count: int) -> tuple[str, tuple[int, ...]]:
-        """The text and the ids of the request's next `count` tokens."""
+    def say(self, request_id: int, count: int, final: bool = False) -> tuple[str, tuple[int, ...]]:
+        """The text and the ids of the request's next `count` tokens; `final`: its last ones."""
         told = self._told[request_id]
         tokens = told.tokens[told.spoken : told.spoken + count]
         told.spoken += count
-        return told.text.add(tokens) if told.text is not None else "", tuple(tokens)
+        return told.text.add(tokens, final) if told.text is not None else "", tuple(tokens)

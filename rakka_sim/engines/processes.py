@@ -58,7 +58,7 @@ class ProcessRunner:
 
     @classmethod
     def start(cls, recipe: Recipe, watchdog_s: float) -> ProcessRunner:
-        """With weights loaded. Raises Unrecoverable for what a second try would not mend; OutOfMemory, ContextPoisoned."""
+        """With weights loaded. Raises Unrecoverable (a second try would not help), OutOfMemory or ContextPoisoned."""
         runner = cls(recipe, watchdog_s)
         try:
             for reply in runner.replies(LOADING_S):

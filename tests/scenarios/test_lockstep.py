@@ -18,19 +18,23 @@ import rakka_sim
 from rakka_sim.actors.client import Go, LoadGenerator
 from rakka_sim.config.loading import load_scenario
 from rakka_sim.config.models import PRESETS
+from rakka_sim.core.naming import ContentNames
 from rakka_sim.engines.modelled import ModelledRunner
 from rakka_sim.engines.torch import ops, weights
 from rakka_sim.engines.torch.architecture import Architecture
 from rakka_sim.engines.torch.kv_pool import KvPool
 from rakka_sim.engines.torch.lockstep import LockstepRunner
 from rakka_sim.engines.torch.model import Batch, Decoder
+from rakka_sim.engines.torch.prompts import Prompts
 from rakka_sim.engines.torch.runner import ModelRunner
+from rakka_sim.engines.torch.tokenizer import ByteTokenizer
 from rakka_sim.errors import ContextPoisoned, OutOfMemory
-from rakka_sim.messages import Apply
+from rakka_sim.messages import Apply, Submit
 from rakka_sim.records import EventLog
 from rakka_sim.report.report import Report
+from rakka_sim.runtime.api import Actor, Context
 from rakka_sim.runtime.sim import SimRuntime
-from rakka_sim.values import ExecuteBatch, StepOutcome, TokenChunk
+from rakka_sim.values import ExecuteBatch, Sampling, StepOutcome, TokenChunk
 from rakka_sim.wiring import build, modelled
 from rakka_sim.workload.scribe import Scribe
 from rakka_sim.workload.source import make_source, merge
@@ -215,6 +219,63 @@ def test_the_scenario_for_any_cpu_is_the_same_in_lockstep_and_simulated() -> Non
     assert differences(lockstep, simulated) == []
     assert lockstep.digest == simulated.digest
     assert lockstep.mode == "lockstep"
+
+
+def test_the_next_turn_of_a_chat_finds_the_turn_before_it_in_the_cache_answer_included() -> None:
+    """Real prompts, named by their tokens alone; a stop id ends the first answer where the second turn goes on."""
+    system, log = SimRuntime(0), EventLog()
+    settings = {"num_gpu_blocks": 100, "max_model_len": 1000, "frontend_overhead_us": 0.0}
+    loaded, _ = load_scenario({"deployment": [{"name": "m", "model": "Tiny", "runtime_config": settings}]})
+
+    def make(deployment: Any, node: Any, plan: Any) -> Callable[[], Any]:
+        times = modelled(deployment, node, plan)
+        return lambda: LockstepRunner(times(), ModelRunner(decoder(), plan.kv_blocks, BLOCK))
+
+    prompts = Prompts("m", ByteTokenizer(), ContentNames(BLOCK))
+    chunks: list[TokenChunk] = []
+
+    class Listener(Actor):
+        def __init__(self, batch: ExecuteBatch, over: Any) -> None:
+            self.batch, self.over = batch, over
+
+        def started(self, ctx: Context) -> None:
+            ctx.tell(stack.gateway, Submit(self.batch, ctx.self))
+
+        def receive(self, ctx: Context, msg: Any) -> None:
+            if isinstance(msg, TokenChunk):
+                chunks.append(msg)
+            else:
+                ctx.tell(self.over, msg)
+
+    def ask(request_id: int, ids: list[int], sampling: Sampling) -> list[int]:
+        chunks.clear()
+        batch = prompts.tokens(request_id, ids, sampling)
+        over = system.promise(f"answer-{request_id}")
+        system.spawn(f"listener-{request_id}", lambda: Listener(batch, over.ref))
+        ended = system.wait(over)
+        answer = [token for chunk in chunks for token in chunk.tokens]
+        assert ended.usage.output == len(answer)
+        assert answer == alone(batch, answer)
+        assert "".join(chunk.text for chunk in chunks) == ByteTokenizer().decode(answer)
+        prompts.heard(batch, answer)
+        return answer
+
+    try:
+        stack = build(system, loaded, log, make, real_tokens=True)
+        assert system.ask(stack.manager, Apply(loaded.deployment[0]), 1e6).error is None
+        question = list(b"What is the length of a piece of string?")
+        free = ask(1, question, Sampling(max_tokens=60, temperature=1.0, seed=5))
+        stop = next(token for at, token in enumerate(free) if at > 40 and token not in free[:at])
+        answer = ask(2, question, Sampling(max_tokens=60, temperature=1.0, seed=5, stop_ids=(stop,)))
+        assert answer == free[: free.index(stop) + 1]
+        ask(3, [*question, *answer, *b" And of two?"], Sampling(max_tokens=10))
+    finally:
+        system.stop()
+    cached = Report(log).requests.set_index("request_id").cached_tokens.to_dict()
+    assert cached[1] == 0
+    assert cached[2] == len(question) // BLOCK * BLOCK
+    # All of the first turn but its last token, which was drawn and never computed, and what fills no block.
+    assert cached[3] == (len(question) + len(answer) - 1) // BLOCK * BLOCK
 
 
 def test_a_model_that_is_not_built_is_told_before_anything_runs(tmp_path: Any) -> None:

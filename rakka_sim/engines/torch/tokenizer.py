@@ -95,12 +95,12 @@ class IncrementalText:
         self._start = 0  # where the window begins: what a token looks like depends on the one before it
         self._read = 0  # up to here the text has been given out
 
-    def add(self, tokens: list[int]) -> str:
-        """What these tokens add to the text; a character waits until all of its tokens are there."""
+    def add(self, tokens: list[int], final: bool = False) -> str:
+        """What these tokens add to the text; a character waits until all of its tokens are there, or none will come."""
         self._tokens += tokens
         before = self._decode(self._tokens[self._start : self._read])
         text = self._decode(self._tokens[self._start :])
-        if text.endswith(HALF) or len(text) <= len(before):
+        if (text.endswith(HALF) and not final) or len(text) <= len(before):
             return ""
         self._start, self._read = self._read, len(self._tokens)
         return text[len(before) :]
