@@ -67,6 +67,13 @@ def test_attention_as_it_is_cut_by_default(kernels: Interpreter, rows: list[tupl
         torch.testing.assert_close(found, expected, **({} if dtype == torch.float32 else {"rtol": 2e-3, "atol": 2e-3}))
 
 
+@pytest.mark.parametrize("segments", [2, 4, 16])
+def test_attention_over_segments_of_many_tiles(kernels: Interpreter, segments: int) -> None:
+    case = Case.build([(1, 199), (1, 2), (3, 96)], kv_heads=1, group=4, window=170, seed=2)
+    found = case.run(kernels.kernel("paged_attention"), cut=attention.Tiling(16, 16, segments, warps=4, stages=3))
+    torch.testing.assert_close(found, case.run(reference.paged_attention))
+
+
 def test_attention_reads_views(kernels: Interpreter) -> None:
     """Pools laid out head by head, and queries inside a wider tensor."""
     case = Case.build([(1, 9), (3, 4)], kv_heads=2, group=2, seed=1)
@@ -136,6 +143,13 @@ def test_rope_store(
 def test_sample(kernels: Interpreter, rows: int, vocabulary: int, seed: int) -> None:
     arguments = batch(rows, vocabulary, seed)
     assert torch.equal(kernels.kernel("sample")(*arguments), reference.sample(*arguments))
+
+
+def test_the_narrowest_cuts_leave_the_largest_logit(kernels: Interpreter) -> None:
+    logits = torch.randn(3, 50, generator=torch.Generator().manual_seed(1))
+    ones, seeds = torch.ones(3), torch.arange(3)
+    ids = kernels.kernel("sample")(logits, ones, torch.tensor([1, 0, 1]), torch.tensor([1.0, 0.0, 0.5]), seeds, seeds)
+    assert torch.equal(ids, logits.argmax(1))
 
 
 def test_sample_over_many_chunks(kernels: Interpreter) -> None:
