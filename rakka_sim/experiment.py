@@ -6,6 +6,7 @@ import os
 import sys
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -55,6 +56,8 @@ def run(
     loaded, base = load_scenario(scenario, overrides)
     if mode not in MODES:
         raise UnknownName("mode", mode, ", ".join(MODES))
+    if mode in REAL_TOKENS and find_spec("torch") is None:
+        raise InputError("mode", mode, '"simulate" or "emulate"; or install PyTorch: pip install "rakka_sim[live]"')
     if type(seeds) is not int or seeds < 1:
         raise InputError("seeds", seeds, "an integer, at least 1")
     if seeds != 1:

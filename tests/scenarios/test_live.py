@@ -19,6 +19,7 @@ from rakka_sim.actors.client import Go, LoadGenerator
 from rakka_sim.config.loading import load_scenario
 from rakka_sim.engines.processes import ProcessRunner
 from rakka_sim.engines.recipe import Recipe
+from rakka_sim.errors import Unrecoverable
 from rakka_sim.messages import Apply, CancelRequest
 from rakka_sim.records import EventLog
 from rakka_sim.report.report import Report
@@ -216,6 +217,12 @@ def test_a_group_dies_with_any_of_its_ranks() -> None:
     live = Live(gpus=2)
     complete(*live.play(REQUESTS, after=30, then=lambda runner: os.kill(runner.pids[1], signal.SIGKILL)))
     assert len(live.runners) == 2
+
+
+def test_an_engine_that_cannot_be_built_says_why_at_once() -> None:
+    more = {"deployment.0.runtime_config.num_gpu_blocks": 10**9}
+    with pytest.raises(Unrecoverable, match=r"num_gpu_blocks: 1000000000 is not allowed; allowed: at most \d+ \("):
+        rakka_sim.run("scenarios/tiny_cpu.toml", mode="live", overrides=more)
 
 
 def test_the_scenario_for_any_cpu_runs_live() -> None:
