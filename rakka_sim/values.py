@@ -70,7 +70,8 @@ class FinishReason(enum.StrEnum):
 class Sampling:
     """How tokens are drawn; `max_tokens` None means up to the model's context.
 
-    One of `stop_ids` (token ids; a model's end-of-sequence ids stand there too) ends the output and is its last token.
+    One of `stop_ids` (token ids; a model's end-of-sequence ids stand there too) ends the output and is its last token;
+    one of the strings `stop` ends it too, and the text before it.
     `seed` None: each request has its own, which depends on its id alone.
     """
 

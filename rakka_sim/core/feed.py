@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import Protocol
 
 from rakka_sim.core.kv import KvCache
+from rakka_sim.core.stopping import StoppingText
 from rakka_sim.errors import BadRequest
 from rakka_sim.values import ExecuteBatch, FedSequence, FinishReason, Sampling, StepFeed, StepOutcome, StepPlan
 
@@ -25,7 +26,7 @@ class Detokenizer(Protocol):
 class _Told:
     """One request: its tokens, and how much of it the runner knows."""
 
-    __slots__ = ("blocks", "known", "sampling", "seed", "spoken", "text", "tokens")
+    __slots__ = ("blocks", "known", "sampling", "seed", "spoken", "stopping", "text", "tokens")
 
     def __init__(self, tokens: tuple[int, ...], sampling: Sampling, seed: int, text: Detokenizer | None) -> None:
         self.tokens = list(tokens)
@@ -33,6 +34,7 @@ class _Told:
         self.sampling = sampling
         self.seed = seed
         self.text = text
+        self.stopping = StoppingText(sampling.stop) if text is not None and sampling.stop else None
         self.known = False
         self.blocks = 0  # entries of its block table that the runner has right
 
@@ -56,8 +58,8 @@ class TokenFeed:
             raise BadRequest(f"the prompt has {batch.prompt_tokens} tokens, and {len(ids)} token ids are given")
         if ids and not 0 <= min(ids) <= max(ids) < self._vocab:
             raise BadRequest(f"token ids are 0 to {self._vocab - 1}; the prompt has {min(ids)} to {max(ids)}")
-        if sampling.stop:
-            raise BadRequest("stop strings are not built in this engine: give stop_ids")
+        if sampling.stop and self._detokenizer is None:
+            raise BadRequest("stop strings need a tokenizer: give stop_ids")
         if sampling.presence_penalty or sampling.frequency_penalty:
             raise BadRequest("penalties are not built in this engine")
         if not (sampling.temperature >= 0.0 and 0.0 < sampling.top_p <= 1.0 and sampling.top_k >= 0):
@@ -67,9 +69,13 @@ class TokenFeed:
         """A request has entered the batcher, with what a former engine generated."""
         seed = batch.request_id if batch.sampling.seed is None else batch.sampling.seed
         text = self._detokenizer() if self._detokenizer is not None else None
+        told = _Told((*batch.token_ids, *generated), batch.sampling, seed, text)
         if text is not None and generated:
-            text.add(list(generated))
-        self._told[batch.request_id] = _Told((*batch.token_ids, *generated), batch.sampling, seed, text)
+            said = text.add(list(generated))
+            if told.stopping is not None:
+                told.stopping.add(said)
+                told.stopping.take()
+        self._told[batch.request_id] = told
 
     def drop(self, request_id: int) -> None:
         """A request has left the batcher."""
@@ -110,7 +116,12 @@ class TokenFeed:
         for request_id, tokens in outcome.tokens.items():
             told = self._told[request_id]
             told.tokens += tokens
-            if tokens and request_id not in ended and tokens[-1] in told.sampling.stop_ids:
+            if not tokens or request_id in ended:
+                continue
+            stops = tokens[-1] in told.sampling.stop_ids
+            if told.stopping is not None and told.text is not None:
+                stops |= told.stopping.add(told.text.add(tokens))
+            if stops:
                 ended[request_id] = FinishReason.STOP
         return ended
 
@@ -119,4 +130,10 @@ class TokenFeed:
         told = self._told[request_id]
         tokens = told.tokens[told.spoken : told.spoken + count]
         told.spoken += count
-        return told.text.add(tokens, final) if told.text is not None else "", tuple(tokens)
+        if told.text is None:
+            return "", tuple(tokens)
+        if told.stopping is None:
+            return told.text.add(tokens, final), tuple(tokens)
+        if final:
+            told.stopping.add(told.text.add([], final))
+        return told.stopping.take(final), tuple(tokens)

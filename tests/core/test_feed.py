@@ -148,7 +148,7 @@ def a_batch(**changes: object) -> ExecuteBatch:
         ({"token_ids": ()}, "0 token ids are given"),
         ({"token_ids": (1, 2, VOCAB)}, "1 to 50"),
         ({"token_ids": (-1, 2, 3)}, "0 to 49"),
-        ({"stop": ("x",)}, "stop strings"),
+        ({"stop": ("x",)}, "need a tokenizer"),
         ({"presence_penalty": 1.0}, "penalties"),
         ({"temperature": float("nan")}, "temperature"),
         ({"top_p": 0.0}, "top_p"),

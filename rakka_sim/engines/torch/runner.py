@@ -64,10 +64,10 @@ class ModelRunner:
             )
 
     def stops(self, plan: StepPlan, feed: StepFeed) -> bool:
-        """Whether a sequence of the plan has stop ids, so that the length of a run is not known before."""
+        """Whether a sequence of the plan may stop by itself, so that the length of a run is not known before."""
         new = {fed.request_id: fed for fed in feed.new}
         rows = [new.get(row.request_id) or self._sequences[row.request_id].fed for row in plan.rows]
-        return any(fed.sampling.stop_ids for fed in rows)
+        return any(fed.sampling.stop_ids or fed.sampling.stop for fed in rows)
 
     def run(self, plan: StepPlan, feed: StepFeed, steps: int, after: Callable[[int], bool] = on) -> Computed:
         """Compute the first `steps` steps of a plan; `after(n)`, called after the n-th one, says whether to go on.
@@ -97,7 +97,9 @@ class ModelRunner:
                 done.broken += (row.request_id,)
                 continue
             done.tokens[row.request_id].append(token)
-            stopped |= token in self._sequences[row.request_id].fed.sampling.stop_ids
+            sampling = self._sequences[row.request_id].fed.sampling
+            # Whether a string stops it is for those to see who have the text: they must see each token.
+            stopped |= token in sampling.stop_ids or bool(sampling.stop)
         return stopped or bool(done.broken)
 
     # --- steps, one after the other, as long as they are asked for -----------------------------------------------
