@@ -28,18 +28,22 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("errors",),
     ("values",),
     ("messages", "config"),
+    ("hardware",),
     ("core", "records"),
     ("runtime.api",),
     ("actors",),
-    ("runtime", "hardware", "timing", "engines", "providers", "serving", "workload"),
+    ("runtime", "timing", "engines", "providers", "serving", "workload"),
     ("wiring", "report"),
     ("experiment",),
     ("notebook", "sweep", "cli"),
     ("__main__",),
     ("",),
 )
-# Less than their floor would allow: a report can be drawn of records alone, by whoever has them.
-NARROW = {"report": {"errors", "values", "config", "records", "report"}, "records": {"errors", "values", "records"}}
+# Less than their floor would allow: a report can be drawn of records alone, by whoever has them, a machine likewise.
+NARROW = {
+    "report": {"errors", "values", "config", "hardware", "records", "report"},
+    "records": {"errors", "values", "records"},
+}
 HEIGHT = {room: height for height, rooms in enumerate(FLOORS) for room in rooms}
 
 # A module of the outside world, and the only rooms that may know it.

@@ -1,4 +1,4 @@
-"""What policies read of a machine: for each pair of GPUs the path, the NVLinks and the rate, and what follows from them.
+"""What policies read of a machine: for each pair of GPUs the path, the NVLinks and the rate, and what follows.
 
 Machines with equal pairs share one object (`Pairs.shared`), and with it all that was ever computed of a set of GPUs.
 """
@@ -22,8 +22,8 @@ MOST_ISLANDS = 10_000
 class Pairs:
     """Symmetric n x n tuples over the GPUs of a machine, by index.
 
-    `paths`: NVLink counted; `links`: NVLinks, through a switch the smaller number of the two; `gb_s`: GB/s per direction;
-    `fabric[i]`: NVLinks of GPU i to switches; `no_peer`: pairs that cannot copy to each other directly.
+    `paths`: NVLink counted; `links`: NVLinks, through a switch the smaller number of the two; `gb_s`: GB/s each
+    way; `fabric[i]`: NVLinks of GPU i to switches; `no_peer`: pairs that cannot copy to each other directly.
     """
 
     models: tuple[str, ...]
@@ -55,7 +55,7 @@ class Pairs:
         return hash(self.key)
 
     def islands(self, at_least: float | None) -> tuple[frozenset[int], ...]:
-        """Maximal cliques of pairs at `at_least` GB/s; None: joined by NVLink, or where there is none, peers by PCIe."""
+        """Maximal cliques of pairs at `at_least` GB/s; None: by NVLink, or where there is none, peers by PCIe."""
         return _islands(self, at_least)
 
 
@@ -67,7 +67,7 @@ def _shared(pairs: Pairs) -> Pairs:
 @lru_cache(maxsize=4096)
 def _islands(pairs: Pairs, at_least: float | None) -> tuple[frozenset[int], ...]:
     n = len(pairs.models)
-    joined = nx.Graph()
+    joined: nx.Graph[int] = nx.Graph()
     joined.add_nodes_from(range(n))
     has_nvlink = any(map(any, pairs.links))
     for a in range(n):

@@ -6,7 +6,7 @@ import enum
 
 
 class PathClass(enum.IntEnum):
-    """The nearest way from one device to another: the smaller, the nearer; its name is what `nvidia-smi topo -m` prints.
+    """The nearest way from one device to another: the smaller, the nearer; named as in `nvidia-smi topo -m`.
 
     NET (between machines) and NONE (no way at all) are NCCL's, for whole clusters.
     """
