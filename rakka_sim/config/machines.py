@@ -11,13 +11,14 @@ from rakka_sim.errors import UnknownName
 
 @dataclass(frozen=True, slots=True)
 class MachineSpec:
-    """One kind of machine: the GPU that it has unless another is said, and how many."""
+    """One kind of machine: its GPU unless another is said, and how many; `nvlink`: whether that is what joins them."""
 
     name: str
     title: str
     gpu: str
     gpus: int
     source: str
+    nvlink: bool = True
 
 
 # fmt: off
@@ -40,10 +41,11 @@ MACHINES: tuple[MachineSpec, ...] = (
     MachineSpec("gb200-nvl72", "GB200 NVL72, one of 18 trays", "GB200", 4,
                 "NVIDIA's GB200 NVL72 page: 18 trays of two Grace and four GPUs, 18 switches, one link to each"),
     MachineSpec("pcie", "GPUs on PCIe alone", "L40S", 8,
-                "the matrix in vllm #11122: pairs on one switch, halves on a tree of switches, then the sockets"),
+                "the matrix in vllm #11122: pairs on one switch, halves on a tree of switches, then the sockets",
+                nvlink=False),
     MachineSpec("nvlink-pairs", "PCIe GPUs joined in pairs by NVLink bridges", "A100-80", 8,
                 "k8s-device-plugin #546: pairs (0,2) (1,3) (4,5) (6,7) of 12 links, nothing between pairs"),
-    MachineSpec("single", "one GPU", "H100", 1, "nothing to know"),
+    MachineSpec("single", "one GPU", "H100", 1, "nothing to know", nvlink=False),
 )
 # fmt: on
 

@@ -1,4 +1,4 @@
-"""A machine as an NCCL topology file, which NCCL takes as `NCCL_TOPO_FILE`; `nccl_xml` reads it back to the same machine.
+"""A machine as an NCCL topology file, for `NCCL_TOPO_FILE`; `nccl_xml` reads the same machine from it.
 
 What NCCL has no attribute for is written into some that it ignores: `model`, `uuid`, `nopeer`, `hostbridge`, `name`.
 """
@@ -52,9 +52,7 @@ def _device(machine: Machine, pci: Pci) -> Iterator[str]:
 
 def _gpu(machine: Machine, gpu: Gpu) -> Iterator[str]:
     address = {pci.gpu.index: pci.bus_id for pci in machine.devices if pci.gpu is not None}
-    barred = sorted(
-        {*(b for a, b in machine.no_peer if a == gpu.index), *(a for a, b in machine.no_peer if b == gpu.index)}
-    )
+    barred = sorted(a + b - gpu.index for a, b in machine.no_peer if gpu.index in (a, b))
     index, sm = str(gpu.index), str(gpu.sm) if gpu.sm else ""
     nopeer = ",".join(map(str, barred))
     said = _attributes(dev=index, sm=sm, rank=index, gdr="1", model=gpu.model, uuid=gpu.uuid, nopeer=nopeer)

@@ -1,7 +1,7 @@
-"""NCCL's topology files, read: what `NCCL_TOPO_FILE` takes and `NCCL_TOPO_DUMP_FILE` gives; `nccl_write` is the other way.
+"""NCCL's topology files, read: what `NCCL_TOPO_FILE` takes and `NCCL_TOPO_DUMP_FILE` gives; nothing is written here.
 
-Unknown values are taken as NCCL takes them, or as nothing where NCCL would ask the system; each such thing leaves a note
-in the machine. Files of cloud providers have no NVLinks, which NCCL adds at run time: see `Machine.with_nvlinks`.
+Unknown values are taken as NCCL takes them, or as nothing where NCCL would ask the system; each leaves a note in the
+machine. Files of cloud providers have no NVLinks, which NCCL adds at run time: see `Machine.with_nvlinks`.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from rakka_sim.errors import InputError
 from rakka_sim.hardware import models, nvlinks, rates
 from rakka_sim.hardware.addresses import normal
 from rakka_sim.hardware.machine import Machine
-from rakka_sim.hardware.parts import GPU_CLASSES, SWITCH_CLASS, Cpu, Gpu, Pci, Port, SwitchLink
+from rakka_sim.hardware.parts import GPU_CLASSES, SWITCH_CLASS, Cpu, Gpu, NvLink, Pci, Port, SwitchLink
 from rakka_sim.hardware.xml_elements import Element, parse_xml
 
 _IDS = ("vendor", "device", "subsystem_vendor", "subsystem_device")
@@ -119,9 +119,8 @@ class _Reader:
         for link in gpu.all("nvlink"):
             count = self._number(link, "count", 0)
             if not 1 <= count <= nvlinks.MOST_LINKS:
-                self.faults[
-                    f"an NVLink with count {link.get('count')!r}: {'none' if count < 1 else 'most'} counted"
-                ] += 1
+                taken = min(max(count, 0), nvlinks.MOST_LINKS)
+                self.faults[f"an NVLink with count {link.get('count')[:40]!r}: counted as {taken}"] += 1
             is_switch = link.get("tclass").startswith(SWITCH_CLASS)
             said.append((normal(link.get("target")), min(max(count, 0), nvlinks.MOST_LINKS), is_switch))
         return Gpu(-1, model, sm, gpu.get("uuid"))
@@ -167,7 +166,7 @@ class _Reader:
         ordered = sorted(addresses, key=lambda address: (self.indices.get(address, len(said)), address))
         return {address: index for index, address in enumerate(ordered)}
 
-    def _nvlinks(self, order: dict[str, int]) -> tuple[tuple[nvlinks.NvLink, ...], tuple[SwitchLink, ...]]:
+    def _nvlinks(self, order: dict[str, int]) -> tuple[tuple[NvLink, ...], tuple[SwitchLink, ...]]:
         direct: Counter[tuple[int, int]] = Counter()
         switched: Counter[tuple[int, str]] = Counter()
         for address, said in self.links.items():

@@ -12,7 +12,7 @@ from functools import lru_cache
 from rakka_sim.config.machines import machine_spec
 from rakka_sim.errors import InputError
 from rakka_sim.hardware.machine import Machine
-from rakka_sim.hardware.models import compute_capability
+from rakka_sim.hardware.models import GEN3, GEN4, GEN5, can_have_nvlink, compute_capability, pcie_speed
 from rakka_sim.hardware.parts import Cpu, Gpu, NvLink, Pci, Port, SwitchLink
 
 # DGX-1 V100, links per pair; in the P100's the same pairs have one each.
@@ -22,7 +22,6 @@ CUBE_MESH: Mapping[tuple[int, int], int] = {
 }  # fmt: skip
 BRIDGED = ((0, 2), (1, 3), (4, 5), (6, 7))
 
-GEN3, GEN4, GEN5 = "8.0 GT/s PCIe", "16.0 GT/s PCIe", "32.0 GT/s PCIe"
 _XEON_V4 = Cpu(0, arch="x86_64", vendor="GenuineIntel", family=6, model=0x4F)
 _XEON_SP = replace(_XEON_V4, model=0x55)
 _XEON_SP4 = replace(_XEON_V4, model=0x8F)
@@ -43,6 +42,8 @@ def preset(name: str, gpu: str | None = None, count: int | None = None) -> Machi
         most = count
     if count is not None and not 1 <= count <= most:
         raise InputError(f"GPUs in a {spec.name}", count, f"1 to {most}")
+    if spec.nvlink and not can_have_nvlink(model):
+        raise InputError(f"GPU of a {spec.name}", model, "one that has NVLinks")
     whole = replace(_BUILDERS[spec.name](model, most), name=spec.name)
     return whole if count is None or count == most else first(whole, count)
 
@@ -181,7 +182,7 @@ def _nvl72(model: str, count: int) -> Machine:
 
 
 def _pcie(model: str, count: int) -> Machine:
-    speed = GEN4
+    speed = pcie_speed(model) or GEN4
     halves = []
     for numa, (start, end) in enumerate(((0, (count + 1) // 2), ((count + 1) // 2, count))):
         # Pairs share a switch, and the switches of a half hang from one above them.
@@ -198,7 +199,7 @@ def _nvlink_pairs(model: str, count: int) -> Machine:
 
 
 def _single(model: str, count: int) -> Machine:
-    return Machine((replace(_XEON_SP4, devices=(_gpu(0, model, 0x01, GEN5),)),))
+    return Machine((replace(_XEON_SP4, devices=(_gpu(0, model, 0x01, pcie_speed(model) or GEN5),)),))
 
 
 _BUILDERS: Mapping[str, Callable[[str, int], Machine]] = {

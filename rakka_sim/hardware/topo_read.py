@@ -1,6 +1,6 @@
-"""A machine from the text of `nvidia-smi topo -m`: the tree behind a matrix, and the NVLinks; cells are split elsewhere.
+"""A machine from the text of `nvidia-smi topo -m`: the tree behind a matrix, and its NVLinks; no text is split.
 
-A cell holds the nearest way only, so an NVLink hides the PCIe path; what a network card is near to, and the NUMA column,
+A cell holds the nearest way only, so an NVLink hides the PCIe path; what a network card is near to and the NUMA column
 tell where those GPUs are. The matrix holds neither GPU models nor PCIe generations: give `model`, or NVLinks count as
 those of an A100 and PCIe as Gen3, as NCCL takes what it does not know.
 """
@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 from rakka_sim.hardware import models, rates
@@ -20,7 +21,6 @@ from rakka_sim.hardware.topo_text import Matrix, split
 
 FABRIC = "nvswitch"
 _OLD_NAMES = {"SOC": "SYS"}
-_ALWAYS = {"N/A": "", "X": "X"}
 
 
 def read_topo(text: str, model: str = "", where: str = "topo -m", name: str = "") -> Machine:
@@ -37,12 +37,10 @@ def read_topo(text: str, model: str = "", where: str = "topo -m", name: str = ""
         notes.append(f"GPU model {model!r} is not known: its NVLinks count as an A100's")
     nvlinks, switch_links = _nvlinks(gpus, cells, model, notes)
     tree = _Tree([*gpus, *cards], cells, matrix, notes)
-    leaves = {gpu: Pci("", "0x030200", *_link(model), gpu=Gpu(i, model, models.compute_capability(model)))
-              for i, gpu in enumerate(gpus)}  # fmt: skip
+    sm, (speed, width) = models.compute_capability(model), _link(model)
+    leaves = {gpu: Pci("", "0x030200", speed, width, gpu=Gpu(i, model, sm)) for i, gpu in enumerate(gpus)}
     leaves |= {card: Pci("", "0x020700", ports=(Port(matrix.legend.get(card, card)),)) for card in cards}
-    cpus = tree.cpus(leaves)
-    found = Machine(cpus, nvlinks, switch_links, name=name, notes=tuple(notes))
-    return found
+    return Machine(tree.cpus(leaves), nvlinks, switch_links, name=name, notes=tuple(notes))
 
 
 def load_topo(path: str | Path, model: str = "") -> Machine:
@@ -175,8 +173,22 @@ class _Tree:
                 for tree in dict.fromkeys(pxb[name] for name in members if phb[name] == host):
                     switches = dict.fromkeys(pix[name] for name in members if pxb[name] == tree)
                     devices.append(_switches([[leaves[n] for n in members if pix[n] == s] for s in switches], bridge))
-            made.append(Cpu(self._numa(members), tuple(devices), affinity=""))
+            made.append(Cpu(self._numa(members), tuple(devices), affinity=self._mask(members)))
         return tuple(made)
+
+    def _mask(self, members: list[str]) -> str:
+        """The CPU list of a GPU among them (``0-23,96-119``) as a mask in hexadecimal; "" if it is none."""
+        text = next((self._matrix.cpu[name] for name in members if self._matrix.cpu.get(name)), "")
+        if not re.fullmatch(r"\d{1,4}(-\d{1,4})?(,\d{1,4}(-\d{1,4})?)*", text):
+            return ""
+        bits = 0
+        for span in text.split(","):
+            first, last = (span.split("-") * 2)[:2]
+            for core in range(int(first), int(last) + 1):
+                bits |= 1 << core
+        digits = f"{bits:x}"
+        digits = digits.zfill(-(-len(digits) // 8) * 8)
+        return ",".join(digits[k : k + 8] for k in range(0, len(digits), 8))
 
     def _numa(self, members: list[str]) -> int:
         said = [self._matrix.numa.get(name, "") for name in members]
@@ -186,8 +198,6 @@ class _Tree:
 
 def _switches(groups: list[list[Pci]], host_bridge: int) -> Pci:
     """One device as it is, several at one bridge, several bridges below one more."""
-    from dataclasses import replace
-
     if len(groups) == 1 and len(groups[0]) == 1:
         return replace(groups[0][0], host_bridge=host_bridge)
     below = [Pci("", "0x060400", children=tuple(group)) for group in groups]

@@ -1,4 +1,4 @@
-"""The matrix of `nvidia-smi topo -m` as rows of cells, and a machine as such a matrix; what rows mean is in `topo_read`.
+"""The matrix of `nvidia-smi topo -m` as rows of cells, and a machine as such a matrix; `topo_read` knows what it means.
 
 Real ones differ: with or without network cards, CPU and NUMA columns, a legend; with colours of the terminal, or behind
 a prompt; names of cards in the matrix (older drivers) or in a legend below it.
@@ -7,11 +7,11 @@ a prompt; names of cards in the matrix (older drivers) or in a legend below it.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 from rakka_sim.errors import InputError
-from rakka_sim.hardware.between import Layout
+from rakka_sim.hardware.between import Layout, Place
 from rakka_sim.hardware.machine import Machine
 from rakka_sim.hardware.paths import PathClass
 
@@ -120,12 +120,12 @@ def matrix_text(machine: Machine) -> str:
     return "\n".join([*lines, "", *_legend(rows), *_cards([name for name, _ in ports]), ""])
 
 
-def _cell(machine: Machine, layout: Layout, i: int, j: int, places: list[object]) -> str:
+def _cell(machine: Machine, layout: Layout, i: int, j: int, places: Sequence[Place]) -> str:
     if i == j:
         return " X"
     if max(i, j) < machine.count:
         return f"NV{machine.links(i, j)}" if machine.links(i, j) else machine.path(i, j).name
-    path = layout.path(places[i], places[j])  # type: ignore[arg-type]
+    path = layout.path(places[i], places[j])
     return "PIX" if path is PathClass.X else path.name  # two ports of one card
 
 

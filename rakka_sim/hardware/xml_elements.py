@@ -1,4 +1,4 @@
-"""XML as plain elements, from strangers: no DTD, no entities, limited in size, depth and number; no meaning is known here."""
+"""XML from strangers as plain elements: no DTD, no entities, limited in size and depth; no meaning is known here."""
 
 from __future__ import annotations
 

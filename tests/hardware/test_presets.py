@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from itertools import combinations, permutations
+from itertools import combinations, pairwise, permutations
 
 import pytest
 from hypothesis import given
@@ -48,7 +48,7 @@ def _ring_thinnest(links: list[list[int]], gpus: tuple[int, ...]) -> int:
     """The plain definition: over all orders of the GPUs."""
     first, *rest = gpus
     rings: Iterator[tuple[int, ...]] = ((first, *order, first) for order in permutations(rest))
-    return max(min(links[a][b] for a, b in zip(ring, ring[1:], strict=False)) for ring in rings)
+    return max(min(links[a][b] for a, b in pairwise(ring)) for ring in rings)
 
 
 def test_the_cube_mesh_is_the_published_one() -> None:
@@ -175,7 +175,7 @@ def test_another_gpu_in_the_same_machine() -> None:
 
 @pytest.mark.parametrize("count", [0, 9, -1])
 def test_more_gpus_than_there_are(count: int) -> None:
-    with pytest.raises(InputError, match="hgx-h100.*1 to 8"):
+    with pytest.raises(InputError, match=r"hgx-h100.*1 to 8"):
         preset("hgx-h100", count=count)
 
 
