@@ -1,6 +1,6 @@
 """Machines and clusters as networkx graphs, for drawing and for whoever wants to ask their own questions of them.
 
-A node has `kind` (gpu, nic, bridge, unknown, nvswitch, cpu, switch); an edge has `kind` (pcie, nvlink, socket, network),
+A node has `kind` (gpu, nic, bridge, unknown, nvswitch, cpu, switch); an edge `kind` (pcie, nvlink, socket, network),
 `gb_s` (GB/s per direction, as NCCL counts it), `latency_s` (a hop of a small message, NCCL's figures) and, for NVLinks,
 `links`. No policy reads these graphs: a policy reads `Machine.pairs`.
 """
@@ -63,9 +63,8 @@ def cluster_graph(cluster: ClusterTopology) -> nx.Graph[str]:
     for node in cluster.nodes:
         own = machine_graph(node.machine, f"{node.name}/")
         if node.nvlink_domain in spanning:
-            switches = [name for name, kind in own.nodes(data="kind") if kind == "nvswitch"]
-            shared = {name: f"{node.nvlink_domain}/{name.removeprefix(f'{node.name}/')}" for name in switches}
-            own = nx.relabel_nodes(own, shared)
+            ends = {end.switch for end in node.machine.switch_links}
+            own = nx.relabel_nodes(own, {f"{node.name}/{end}": f"{node.nvlink_domain}/{end}" for end in sorted(ends)})
         graph.update(own)
         above = node.switch or "network"
         for number, card in enumerate(node.machine.nics):

@@ -30,7 +30,7 @@ def _machine(machine: Machine) -> Iterator[str]:
     yield "Islands (each pair by NVLink, or without any NVLink by PCIe bridges alone):"
     for island in islands[:MOST_ISLANDS]:
         gpus = sorted(island)
-        rates = {machine.bandwidth(a, b) for a in gpus for b in gpus if a < b}
+        rates = sorted({machine.bandwidth(a, b) for a in gpus for b in gpus if a < b})
         rate = f"  {_span(rates)} GB/s per pair and direction, as NCCL counts" if rates else ""
         yield f"  {', '.join(map(str, gpus))}{rate}"
     if len(islands) > MOST_ISLANDS:
@@ -60,6 +60,5 @@ def _cluster(cluster: ClusterTopology) -> Iterator[str]:
         yield "  none"
 
 
-def _span(rates: set[float]) -> str:
-    low, high = min(rates), max(rates)
-    return f"{low:g}" if low == high else f"{low:g} to {high:g}"
+def _span(rates: list[float]) -> str:
+    return f"{rates[0]:g}" if len(rates) == 1 else f"{rates[0]:g} to {rates[-1]:g}"
