@@ -41,13 +41,22 @@ def group(pairs: Pairs, gpus: tuple[int, ...]) -> Group:
     worst = max((pairs.paths[a][b] for a, b in steps), default=PathClass.X)
     barred = any(step in pairs.no_peer for step in steps)
     if worst is PathClass.NV:
-        # A ring takes one direction of each link; where there are three or more, another runs the other way round.
-        rate, fabric = slowest * (1 if n == 2 else 2), Fabric.NVLINK
+        rate, fabric = _by_links(pairs, gpus, slowest, rates.nvlink(sm).nccl_gb_s), Fabric.NVLINK
     else:
         rate, fabric = slowest, Fabric.PCIE if worst.peer and not barred else Fabric.HOST
     all_pairs = all(pairs.gb_s[a][b] >= slowest for a in gpus for b in gpus)
     count = min((pairs.links[a][b] for a, b in steps), default=0)
     return Group(n, fabric, rate, count, rates.nvlink(sm).nccl_gb_s if count else 0.0, all_pairs=all_pairs)
+
+
+def _by_links(pairs: Pairs, gpus: tuple[int, ...], slowest: float, link_gb_s: float) -> float:
+    """GB/s of all rings over NVLinks at once: each link bears one ring, and another one the other way round.
+
+    On a whole DGX-1 with V100 that is 3 x 2 x 20 GB/s, all that its six links per GPU have.
+    """
+    if len(gpus) > rings.EXACT:
+        return 2 * slowest
+    return 2 * link_gb_s * rings.packed_rings([[pairs.links[a][b] for b in gpus] for a in gpus])
 
 
 def switched(sm: int, links: int, gpus: int) -> Group:
