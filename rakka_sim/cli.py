@@ -131,6 +131,7 @@ def topology_list() -> None:
 
     for spec in MACHINES:
         typer.echo(f"{spec.name:<14} {spec.gpus:>2} x {spec.gpu:<8} {spec.title}")
+    typer.echo(f"{'nvl72':<14} 72 x {'GB200':<8} GB200 NVL72, the rack of 18 trays")
 
 
 @app.command()

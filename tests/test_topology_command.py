@@ -22,6 +22,8 @@ def _run(*arguments: str) -> Result:
 
 def test_all_machines_are_listed_and_each_can_be_shown() -> None:
     listed = _run("list").stdout
+    assert "nvl72 " in listed
+    assert "72 GPUs of 18 nodes" in _run("show", "NVL72").stdout
     for spec in MACHINES:
         assert spec.name in listed
         assert preset(spec.name).key in _run("show", spec.name).stdout

@@ -12,10 +12,11 @@ from rakka_sim.hardware.files import CLUSTER_ENDINGS, load_machine
 from rakka_sim.hardware.live import live_machine
 from rakka_sim.hardware.models import known_model
 from rakka_sim.hardware.presets import preset
+from rakka_sim.hardware.racks import nvl72_rack
 from rakka_sim.hardware.topograph import load_topograph
 from rakka_sim.hardware.topology import NO_MACHINE, ClusterTopology, Machine
 
-LIVE = "live"
+LIVE, RACK = "live", "nvl72"
 
 
 def find_topology(what: str, model: str = "") -> Machine | ClusterTopology:
@@ -27,6 +28,8 @@ def find_topology(what: str, model: str = "") -> Machine | ClusterTopology:
     path = Path(what)
     if what == LIVE:
         return live_machine()
+    if what.lower() == RACK:
+        return nvl72_rack()
     if path.suffix.lower() in CLUSTER_ENDINGS:
         return load_topograph(path, preset(model) if model else NO_MACHINE)
     if path.suffix.lower() == ".toml":
@@ -40,4 +43,4 @@ def find_topology(what: str, model: str = "") -> Machine | ClusterTopology:
     except UnknownName as error:
         if path.suffix or len(path.parts) > 1:
             raise InputError("topology", what, "an existing file") from None
-        raise UnknownName("topology", what, f"{LIVE}, an existing file, {error.allowed}") from None
+        raise UnknownName("topology", what, f"{LIVE}, {RACK}, an existing file, {error.allowed}") from None

@@ -34,7 +34,7 @@ def group(pairs: Pairs, gpus: tuple[int, ...]) -> Group:
     n = len(gpus)
     sm = min(pairs.sms[gpu] for gpu in gpus)
     links = min(pairs.fabric[gpu] for gpu in gpus)
-    if links and not any(a in gpus and b in gpus for a, b in pairs.no_peer):
+    if links and not (pairs.no_peer and any(a in gpus and b in gpus for a, b in pairs.no_peer)):
         return switched(sm, links, n)
     slowest, around = _best_ring(pairs, gpus)
     steps = [(a, b) if a < b else (b, a) for a, b in zip(around, (*around[1:], around[0]), strict=True)]
@@ -59,6 +59,7 @@ def _by_links(pairs: Pairs, gpus: tuple[int, ...], slowest: float, link_gb_s: fl
     return 2 * link_gb_s * rings.packed_rings([[pairs.links[a][b] for b in gpus] for a in gpus])
 
 
+@lru_cache(maxsize=1024)
 def switched(sm: int, links: int, gpus: int) -> Group:
     """GPUs with so many NVLinks each to one fabric of switches."""
     return collectives.switched(replace(rates.nvlink(sm), links=links), gpus)
@@ -67,4 +68,9 @@ def switched(sm: int, links: int, gpus: int) -> Group:
 @lru_cache(maxsize=_KEPT)
 def all_reduce_s(pairs: Pairs, gpus: tuple[int, ...], size: float) -> float:
     """Seconds of an all-reduce of `size` bytes."""
-    return collectives.all_reduce(group(pairs, gpus), size)
+    return _all_reduce_s(group(pairs, gpus), size)
+
+
+@lru_cache(maxsize=4096)
+def _all_reduce_s(group: Group, size: float) -> float:
+    return collectives.all_reduce(group, size)

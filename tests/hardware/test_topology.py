@@ -22,6 +22,7 @@ from rakka_sim.hardware.files import load_machine
 from rakka_sim.hardware.graph import cluster_graph, machine_graph
 from rakka_sim.hardware.nccl_write import write_nccl_xml
 from rakka_sim.hardware.presets import preset
+from rakka_sim.hardware.racks import nvl72_rack
 from rakka_sim.hardware.topograph import expand, load_topograph, read_topograph
 from rakka_sim.hardware.topology import NO_MACHINE, ClusterTopology, Machine, Node, PathClass, Switch
 
@@ -118,7 +119,7 @@ def test_hostile_yaml_is_refused(tmp_path: Path, text: str) -> None:
 
 
 def _rack(trays: int = 18) -> ClusterTopology:
-    return ClusterTopology(tuple(Node(f"tray-{i:02d}", TRAY, "r", "r", nvlink_domain="rack") for i in range(trays)))
+    return nvl72_rack(trays, "tray")
 
 
 def test_an_nvlink_island_spans_nodes() -> None:
@@ -176,6 +177,7 @@ def test_islands_at_a_rate_that_only_some_reach() -> None:
         (lambda: ClusterTopology((Node("a"), Node("a"))), "nodes.*each once"),
         (lambda: ClusterTopology((Node("a", switch="s"),)), "switch above a"),
         (lambda: ClusterTopology((), (Switch("s", "s"),)), "a tree"),
+        (lambda: nvl72_rack(19), "1 to 18"),
         (lambda: ClusterTopology((Node("a"),)).node("b"), "node.*'b'"),
         (lambda: ClusterTopology((Node("a", TRAY),)).path(("a", 0), ("a", 4)), "0 to 3"),
     ],
