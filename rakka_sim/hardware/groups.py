@@ -52,11 +52,21 @@ def group(pairs: Pairs, gpus: tuple[int, ...]) -> Group:
 def _by_links(pairs: Pairs, gpus: tuple[int, ...], slowest: float, link_gb_s: float) -> float:
     """GB/s of all rings over NVLinks at once: each link bears one ring, and another one the other way round.
 
-    On a whole DGX-1 with V100 that is 3 x 2 x 20 GB/s, all that its six links per GPU have.
+    On a whole DGX-1 with V100 that is 3 x 2 x 20 GB/s, all that its six links per GPU have. Links into switches are the
+    same for every pair, so no GPU may use more than it has.
     """
+    most = link_gb_s * min(_own_links(pairs, gpu) for gpu in gpus)
     if len(gpus) > rings.EXACT:
-        return 2 * slowest
-    return 2 * link_gb_s * rings.packed_rings([[pairs.links[a][b] for b in gpus] for a in gpus])
+        return min(2 * slowest, most)
+    packed = rings.packed_rings([[pairs.links[a][b] for b in gpus] for a in gpus])
+    return min(2 * link_gb_s * packed, most)
+
+
+def _own_links(pairs: Pairs, gpu: int) -> int:
+    """The NVLinks that a GPU has, to others and to switches."""
+    own = pairs.fabric[gpu]
+    shared = [min(own, other) for other in pairs.fabric]
+    return own + sum(max(0, links - through) for links, through in zip(pairs.links[gpu], shared, strict=True))
 
 
 @lru_cache(maxsize=1024)
