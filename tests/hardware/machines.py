@@ -42,15 +42,13 @@ def machines(draw: st.DrawFn, most_gpus: int = 6) -> Machine:
         leaves.append(Pci(_address(0x30), "", ""))  # a device that nobody knows
     groups: list[list[Pci]] = [[] for _ in range(draw(st.integers(1, 4)))]
     for leaf in leaves:
-        draw(st.sampled_from(groups)).append(leaf)
+        groups[draw(st.integers(0, len(groups) - 1))].append(leaf)
     cpus = []
     for number, group in enumerate(groups):
         arch, vendor, family, cpu_model = draw(CPUS)
         family, cpu_model = (family, cpu_model) if vendor else (0, 0)
         devices = tuple(_nested(draw, group, 0x40 + 0x10 * number))
-        cpus.append(
-            Cpu(draw(st.integers(-1, 7)), devices, arch, vendor, family, cpu_model, draw(st.just("ff,ffff0000")))
-        )
+        cpus.append(Cpu(draw(st.integers(-1, 7)), devices, arch, vendor, family, cpu_model, "ff,ffff0000"))
     pairs = list(combinations(range(count), 2))
     direct = draw(st.dictionaries(st.sampled_from(pairs), st.integers(1, 18))) if pairs else {}
     ends = [(gpu, _address(0x90 + s)) for gpu in range(count) for s in range(2)]
