@@ -220,8 +220,9 @@ def test_a_group_dies_with_any_of_its_ranks() -> None:
 
 
 def test_an_engine_that_cannot_be_built_says_why_at_once() -> None:
-    more = {"deployment.0.runtime_config.num_gpu_blocks": 10**9}
-    with pytest.raises(Unrecoverable, match=r"num_gpu_blocks: 1000000000 is not allowed; allowed: at most \d+ \("):
+    # 4 MiB a block: 38 TiB in all.
+    more = {"deployment.0.model": "Llama-3.1-8B", "deployment.0.runtime_config.num_gpu_blocks": 10**7}
+    with pytest.raises(Unrecoverable, match=r"num_gpu_blocks: 10000000 is not allowed; allowed: at most \d+ \("):
         rakka_sim.run("scenarios/tiny_cpu.toml", mode="live", overrides=more)
 
 
