@@ -24,6 +24,9 @@ def value(cls: type[T]) -> type[T]:
     return made(cls)
 
 
+# Consecutive steps as the event log has them: the replica's number there, the first step's, and how many.
+Stretch = tuple[int, int, int]
+
 # Which tokens a sequence holds, without the tokens: spans of (source, tokens). The n-th token of a source is the
 # same token wherever it occurs behind the same spans, so two contents share exactly their common prefix. What is
 # generated continues the last span.
@@ -125,6 +128,7 @@ class TokenChunk:
     """Tokens of one request, as they became ready: one time (s) per token.
 
     `times` may be shared by all rows of a run of steps: never write to it. A chunk with `finish` is the last one.
+    `steps` says which steps of the event log they came from, where they did.
     """
 
     request_id: int
@@ -132,6 +136,7 @@ class TokenChunk:
     text: str = ""
     finish: FinishReason | None = None
     usage: TokenUsage | None = None
+    steps: tuple[Stretch, ...] = ()
 
 
 @value

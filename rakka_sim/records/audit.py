@@ -67,42 +67,36 @@ def _requests(of: dict[str, Array]) -> None:
 
 
 def _tokens(log: EventLog) -> None:
-    of = log.request_columns()
-    times, begins = log.token_times()
-    counts = np.diff(begins)
-    _refuse("request", of["request_id"], {"as many token times as tokens are needed": counts != of["output_tokens"]})
+    of, tokens = log.request_columns(), log.tokens
+    names, counts = of["request_id"], tokens.counts()
+    _refuse("request", names, {"as many token times as tokens are needed": counts != of["output_tokens"]})
+    _refuse("request", names, {"its tokens are not in order of time": tokens.disorder()})
+    first, last = np.full((2, len(names)), math.nan)
+    last[tokens.owner] = tokens.at(tokens.count - 1)  # of several stretches the last one is written last
+    first[tokens.owner[::-1]] = tokens.at(np.zeros_like(tokens.count))[::-1]
     some = counts > 0
-    owner = np.repeat(of["request_id"], np.maximum(counts - 1, 0))
-    _refuse("request", owner, {"its tokens are not in order of time": ~(log.itl() >= 0)})
-    _refuse(
-        "request",
-        of["request_id"][some],
-        {
-            "its first token's time is another": times[begins[:-1][some]] != of["first_token"][some],
-            "its last token's time is another": times[begins[1:][some] - 1] != of["last_token"][some],
-        },
-    )
+    rules = {
+        "its first token's time is another": (first != of["first_token"])[some],
+        "its last token's time is another": (last != of["last_token"])[some],
+    }
+    _refuse("request", names[some], rules)
 
 
 def _steps(log: EventLog) -> None:
-    of = log.step_columns()
     replicas = log.replicas
-    names = np.array([f"{facts.deployment}/{facts.replica}" for facts in replicas], object)
-    blocks = np.array([facts.kv_blocks or np.iinfo(np.int32).max for facts in replicas], np.int64)
-    by_replica = np.argsort(of["replica"], kind="stable")
-    replica, start, end = (of[name][by_replica] for name in ("replica", "start", "end"))
-    same = replica[1:] == replica[:-1]
-    _refuse(
-        "replica",
-        names[replica[1:]],
-        {"a step begins before the one before it has ended": same & (start[1:] < end[:-1])},
-    )
-    rules = {
-        "a step ends before it begins": ~(of["end"] >= of["start"]),
-        "a step computes nothing": of["prefill_tokens"] + of["decode_seqs"] <= 0,
-        "a step decodes more sequences than run": of["decode_seqs"] > of["running"],
-        "more KV blocks in use than there are": of["kv_blocks"] > blocks[of["replica"]],
-    }
-    for name in ("prefill_tokens", "decode_seqs", "kv_blocks", "running", "waiting", "preempted", "context_tokens"):
-        rules[f"negative {name}"] = of[name] < 0
-    _refuse("replica", names[of["replica"]], rules)
+    for place, of in log.each_replica():
+        facts = replicas[place]
+        name = f"replica {facts.deployment}/{facts.replica}"
+        blocks = facts.kv_blocks or np.iinfo(np.int32).max
+        rules = {
+            "a step begins before the one before it has ended": of["start"][1:] < of["end"][:-1],
+            "a step ends before it begins": ~(of["end"] >= of["start"]),
+            "a step computes nothing": of["prefill_tokens"] + of["decode_seqs"] <= 0,
+            "a step decodes more sequences than run": of["decode_seqs"] > of["running"],
+            "more KV blocks in use than there are": of["kv_blocks"] > blocks,
+        }
+        for count in ("prefill_tokens", "decode_seqs", "kv_blocks", "running", "waiting", "preempted", "context_tokens"):
+            rules[f"negative {count}"] = of[count] < 0
+        for wrong, where in rules.items():
+            if where.any():
+                raise InvariantBroken("event log", f"{name}: {wrong}")
