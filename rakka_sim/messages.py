@@ -241,7 +241,9 @@ class EndRun:
 
 @value
 class WorkerReady:
-    """To the engine: the context is built (again); steps may come."""
+    """To the engine: the context is built (again); steps may come, at its own address or through the worker."""
+
+    context: Ref[Any]
 
 
 # --- Placement --------------------------------------------------------------------------------------------------

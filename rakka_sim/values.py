@@ -7,7 +7,7 @@ identity of its tokens: what a simulation needs.
 from __future__ import annotations
 
 import enum
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeVar, dataclass_transform
 
@@ -168,6 +168,22 @@ class StepRow:
 
 
 @value
+class DecodeRows(Sequence[StepRow]):
+    """The rows of a run: each computes one token and samples one. Written out when somebody looks at them."""
+
+    request_ids: list[int]
+    contexts: list[int]
+
+    def __len__(self) -> int:
+        return len(self.request_ids)
+
+    def __getitem__(self, at: Any) -> Any:
+        if isinstance(at, slice):
+            return [self[place] for place in range(*at.indices(len(self)))]
+        return StepRow(self.request_ids[at], 1, self.contexts[at], True)
+
+
+@value
 class StepPlan:
     """What one step computes; `steps` > 1 is a run: that many identical decode steps in a row.
 
@@ -175,7 +191,7 @@ class StepPlan:
     at every step j of a run with j % block_size == r (empty where steps == 1).
     """
 
-    rows: list[StepRow]
+    rows: Sequence[StepRow]
     steps: int
     prefill_tokens: int
     decode_seqs: int

@@ -96,7 +96,8 @@ class EngineCore(Actor):
         self._make_runner = make_runner
         self._startup_s = startup_s
         self._log = log
-        self._worker: Ref[Any] | None = None
+        self._context: Ref[Any] | None = None  # of the worker, once it is built
+        self._origin = 0  # the number that the log has for the batcher's first step
         self._clients: dict[int, Ref[Any]] = {}  # of every request in the batcher
         self._queue: deque[AddRequest] = deque()  # not admitted yet
         self._queued_tokens = 0
@@ -114,7 +115,7 @@ class EngineCore(Actor):
         self._reported: tuple[Load, int] | None = None
 
     def started(self, ctx: Context) -> None:
-        self._worker = ctx.spawn("worker", lambda: Worker(self._make_runner, self._startup_s, ctx.self), WORKERS)
+        ctx.spawn("worker", lambda: Worker(self._make_runner, self._startup_s, ctx.self), WORKERS)
 
     def receive(self, ctx: Context, msg: Any) -> None:
         match msg:
@@ -129,7 +130,8 @@ class EngineCore(Actor):
                 self._cancel(ctx, request_id)
             case StepFailed():
                 self._failed(ctx, msg)
-            case WorkerReady():
+            case WorkerReady(context):
+                self._context = context
                 self._worker_ready(ctx)
             case GetLoad(reply_to):
                 if reply_to is not None:
@@ -169,6 +171,7 @@ class EngineCore(Actor):
             batch.sampling.max_tokens,
             msg.generated,
             batch.priority,
+            batch.stream,
         )
         try:
             self._batcher.add(spec)
@@ -194,7 +197,7 @@ class EngineCore(Actor):
                 self._report(ctx)
                 return
         if request_id in self._clients:
-            self._emit(ctx, self._batcher.cancel(request_id), NO_TIMES)
+            self._emit(ctx, self._batcher.cancel(request_id))
             self._admit_queued(ctx)
             self._wake(ctx)
             self._report(ctx)
@@ -219,19 +222,19 @@ class EngineCore(Actor):
         if self._batcher.waiting != self._waiting:
             self._waiting = self._batcher.waiting
             self._joined.append((ctx.now, self._waiting))
-        if self._batcher.run_must_end and not self._ending and self._worker is not None:
+        if self._batcher.run_must_end and not self._ending and self._context is not None:
             self._ending = True
-            ctx.tell(self._worker, EndRun())
+            ctx.tell(self._context, EndRun())
 
     def _step(self, ctx: Context) -> None:
-        if self._plan is not None or not self._ready or self._worker is None:
+        if self._plan is not None or not self._ready or self._context is None:
             return
         self._admit_queued(ctx)
         self._plan = self._batcher.plan()
-        self._emit(ctx, self._batcher.take_events(), NO_TIMES)
+        self._emit(ctx, self._batcher.take_events())
         if self._plan is not None:
             self._ending, self._waiting, self._joined = False, self._plan.waiting, []
-            ctx.tell(self._worker, Execute(self._plan, ctx.self))
+            ctx.tell(self._context, Execute(self._plan, ctx.self))
         elif self._drain is not None and not self._clients:
             ctx.tell(self._drain.reply_to, Drained(self._identity.deployment, self._identity.replica))
             ctx.stop()
@@ -239,9 +242,10 @@ class EngineCore(Actor):
     def _stepped(self, ctx: Context, times: Times, msg: Stepped) -> None:
         if self._plan is None:
             return
-        self._log.steps(self._identity.log_index, msg.outcome, self._preempted, self._joined)
+        first = self._log.steps(self._identity.log_index, msg.outcome, self._preempted, self._joined)
+        self._origin = first - self._batcher.steps_done
         self._plan, self._preempted, self._failures = None, 0, 0
-        self._emit(ctx, self._batcher.commit(len(times)), times)
+        self._emit(ctx, self._batcher.commit(len(times)), times, first)
         self._step(ctx)
         self._report(ctx)
 
@@ -252,34 +256,41 @@ class EngineCore(Actor):
         if self._failures >= MAX_FAILURES_IN_A_ROW and not msg.rebuilding:
             raise Unrecoverable(f"{self._failures} steps in a row failed, the last with {msg.error!r}")
         self._plan = None
-        self._emit(ctx, self._batcher.fail(), NO_TIMES)
+        self._emit(ctx, self._batcher.fail())
         self._wake(ctx)
         self._report(ctx)
 
-    def _emit(self, ctx: Context, events: list[Event], times: Times) -> None:
+    def _emit(self, ctx: Context, events: list[Event], times: Times = NO_TIMES, first: int = 0) -> None:
+        """Tell the clients. `times` are those of the steps just done, the first of which is number `first` in the log."""
         for event in events:
             match event:
                 case Sampled(request_id, _, count, None, _):
-                    ctx.tell(self._clients[request_id], TokenChunk(request_id, times[:count]))
-                case Sampled(request_id, _, count, finish, preemptions):
-                    chunk = TokenChunk(request_id, times[:count], finish=finish)
+                    ctx.tell(self._clients[request_id], self._chunk(event, times[:count], first))
+                case Sampled(request_id, _, count, _, preemptions):
+                    chunk = self._chunk(event, times[:count], first)
                     ctx.tell(self._clients.pop(request_id), Finished(chunk, preemptions))
                 case Started(request_id, cached):
                     ctx.tell(self._clients[request_id], Scheduled(request_id, ctx.now, cached))
                 case Preempted():
                     self._preempted += 1
 
+    def _chunk(self, event: Sampled, times: Times, first: int) -> TokenChunk:
+        index, steps = self._identity.log_index, ()
+        if event.steps:  # not streamed: these are all its tokens
+            steps = tuple([(index, self._origin + step, count) for step, count in event.steps])
+            times = self._log.times_of(steps)
+        elif event.count:
+            steps = ((index, first, event.count),)
+        return TokenChunk(event.request_id, times, finish=event.finish, steps=steps)
+
+    def stopped(self, ctx: Context) -> None:
+        """What was computed for its requests stands: they take it to the next engine."""
+        self._emit(ctx, self._batcher.flush())
+
     # --- what it carries ----------------------------------------------------------------------------------------
 
     def _load(self) -> Load:
-        load = self._batcher.load
-        return Load(
-            load.running,
-            load.waiting + len(self._queue),
-            self._identity.serving.max_concurrent,
-            load.kv_usage,
-            load.queued_tokens + self._queued_tokens,
-        )
+        return self._batcher.load_with(self._identity.serving.max_concurrent, len(self._queue), self._queued_tokens)
 
     def _report(self, ctx: Context) -> None:
         report = (self._load(), self._received)

@@ -77,13 +77,16 @@ class DeviceContext(Actor):
                 raise error
             case Built():
                 self._runner = self._make_runner()
-                ctx.tell(self._engine, WorkerReady())
+                ctx.tell(self._engine, WorkerReady(ctx.self))
             case _:
                 ctx.unhandled(msg)
 
 
 class Worker(Actor):
-    """The stable address in front of a context: what was in flight when one failed is given back to the engine."""
+    """Stands over a context: what was in flight when one failed is given back to the engine.
+
+    A context keeps its address when it is rebuilt, so steps need not pass through here; those that do are passed on.
+    """
 
     def __init__(self, make_runner: Callable[[], Runner], startup_s: float, engine: Ref[Any]) -> None:
         self._make = make_runner

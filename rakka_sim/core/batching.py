@@ -38,6 +38,7 @@ class Batcher:
     """Plans the steps of one engine. `runs=False` plans every step by itself, to exactly the same effect."""
 
     __slots__ = (
+        "_clock",
         "_cut",
         "_events",
         "_flight",
@@ -67,6 +68,7 @@ class Batcher:
         self._cut = False  # a row of it has been cancelled
         self._events: list[Event] = []
         self._uncomputed = 0  # the sum of total - computed
+        self._clock = 0  # steps committed so far: the number of the next one
 
     # --- requests come and go -----------------------------------------------------------------------------------
 
@@ -95,16 +97,31 @@ class Batcher:
             self._running.remove(seq)
         else:
             self._waiting.remove(seq)
-        self._end(seq, 0, FinishReason.CANCELLED)
+        self._end(seq, 0, FinishReason.CANCELLED, self._clock)
         return self.take_events()
 
-    def _end(self, seq: Sequence, count: int, finish: FinishReason) -> None:
+    def _end(self, seq: Sequence, count: int, finish: FinishReason, step: int) -> None:
+        """It ends with `count` tokens more, brought by step number `step` and those that follow."""
+        if not seq.streamed:
+            if count and seq.since < 0:
+                seq.since = step
+            seq.pause(step + count)
         self._events.append(seq.sampled(count, finish))
         self._uncomputed += count - (seq.total - seq.computed)
         del self._sequences[seq.request_id]
         if seq.running:
             seq.running = False
             self._kv.free(seq.request_id)
+
+    def flush(self) -> list[Event]:
+        """Report what has been kept back so far of requests that are not streamed."""
+        for seq in self._sequences.values():
+            if seq.total > seq.told:
+                if seq.since >= 0:
+                    seq.pause(self._clock)
+                    seq.since = self._clock
+                self._events.append(seq.sampled(0))
+        return self.take_events()
 
     def take_events(self) -> list[Event]:
         """What has happened since this was last called, in order; `commit`, `cancel` and `fail` end with it."""
@@ -170,6 +187,7 @@ class Batcher:
 
     def _unseat(self, seq: Sequence) -> None:
         seq.running = False
+        seq.pause(self._clock)
         self._uncomputed += seq.computed
         seq.computed = 0
         self._waiting.push_front(seq)
@@ -211,26 +229,66 @@ class Batcher:
         plan = self._plan
         if plan is None or not 1 <= steps_done <= plan.steps:
             raise InvariantBroken("batcher", f"{steps_done} steps are done of {plan and plan.steps}")
+        step, self._clock = self._clock, self._clock + steps_done
         if plan.steps > 1:
             commit_blocks(self._flight, steps_done, self._kv)
-        uncomputed, ended = 0, False
-        for row, seq in zip(plan.rows, self._flight, strict=True):
-            seq.computed += row.tokens * steps_done
-            uncomputed -= row.tokens * steps_done
-            if seq.cancelled:
-                self._end(seq, steps_done - 1 if row.samples else 0, FinishReason.CANCELLED)
-                ended = True
-            elif row.samples and seq.total + steps_done == seq.end:
-                self._end(seq, steps_done, seq.reason)
-                ended = True
-            elif row.samples:
-                self._events.append(seq.sampled(steps_done))
-                uncomputed += steps_done
-        self._uncomputed += uncomputed
+            ended = self._commit_run(step, steps_done, steps_done == plan.steps)
+        else:
+            ended = self._commit_step(plan, step)
         if ended:
             self._running = [seq for seq in self._running if seq.running]
         self._landed()
         return self.take_events()
+
+    def _commit_run(self, step: int, count: int, whole: bool) -> bool:
+        """Each row has brought `count` tokens; whether some sequence has ended. Only the last step may end one."""
+        ended, may_end = False, whole or self._cut
+        for seq in self._flight:
+            seq.computed += count
+            if may_end and (seq.cancelled or seq.total + count == seq.end):
+                self._uncomputed -= count
+                if seq.cancelled:
+                    self._end(seq, count - 1, FinishReason.CANCELLED, step)
+                else:
+                    self._end(seq, count, seq.reason, step)
+                ended = True
+            elif seq.streamed:
+                self._events.append(seq.sampled(count))
+            else:
+                seq.total += count
+                if seq.since < 0:
+                    seq.since = step
+        return ended
+
+    def _commit_step(self, plan: StepPlan, step: int) -> bool:
+        """Number `step` has been computed; whether some sequence has ended."""
+        uncomputed, ended = 0, False
+        for row, seq in zip(plan.rows, self._flight, strict=True):
+            seq.computed += row.tokens
+            uncomputed -= row.tokens
+            if seq.cancelled:
+                self._end(seq, 0, FinishReason.CANCELLED, step)
+                ended = True
+            elif not row.samples:
+                continue
+            elif seq.total + 1 == seq.end:
+                self._end(seq, 1, seq.reason, step)
+                ended = True
+            else:
+                uncomputed += 1
+                if seq.streamed:
+                    self._events.append(seq.sampled(1))
+                else:
+                    seq.total += 1
+                    if seq.since < 0:
+                        seq.since = step
+        self._uncomputed += uncomputed
+        if len(self._flight) < len(self._running):  # the budget did not last for everybody
+            taken = {seq.request_id for seq in self._flight}
+            for seq in self._running:
+                if seq.request_id not in taken:
+                    seq.pause(step)
+        return ended
 
     def _landed(self) -> None:
         self._plan, self._flight, self._head, self._cut = None, [], None, False
@@ -239,7 +297,7 @@ class Batcher:
         """The device context is lost, with all blocks and any plan in flight: who was running waits again, in order."""
         self._landed()
         for seq in [seq for seq in self._running if seq.cancelled]:
-            self._end(seq, 0, FinishReason.CANCELLED)
+            self._end(seq, 0, FinishReason.CANCELLED, self._clock)
         for seq in reversed(self._running):
             if not seq.cancelled:
                 self._unseat(seq)
@@ -252,10 +310,18 @@ class Batcher:
     @property
     def load(self) -> Load:
         """What the engine carries. Of a running sequence, the token it computes next is not queued work."""
+        return self.load_with(self.limits.max_num_seqs)
+
+    def load_with(self, capacity: int, waiting: int = 0, tokens: int = 0) -> Load:
+        """The same, with another `capacity` and with what waits outside, `tokens` together."""
         running = len(self._running)
-        return Load(
-            running, len(self._waiting), self.limits.max_num_seqs, self._kv.usage, max(0, self._uncomputed - running)
-        )
+        queued = max(0, self._uncomputed - running) + tokens
+        return Load(running, len(self._waiting) + waiting, capacity, self._kv.usage, queued)
+
+    @property
+    def steps_done(self) -> int:
+        """Steps committed so far."""
+        return self._clock
 
     @property
     def waiting(self) -> int:

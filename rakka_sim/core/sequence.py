@@ -49,7 +49,8 @@ class SequenceSpec:
 
     `output_tokens` is where it stops by itself, counted like `max_tokens` from the end of the prompt. `generated`
     tokens came from a former engine: they are computed again like a prompt and are not reported again. A lower
-    `priority` goes first; among equals, first come, first served.
+    `priority` goes first; among equals, first come, first served. Tokens of a request that is not `streamed` are
+    reported all at once, when it ends.
     """
 
     request_id: int
@@ -59,6 +60,7 @@ class SequenceSpec:
     max_tokens: int | None = None
     generated: int = 0
     priority: int = 0
+    streamed: bool = True
 
 
 @value
@@ -81,6 +83,8 @@ class Sampled:
     """Output tokens `first` .. `first` + `count` - 1 of a request are there; the last event of a request has `finish`.
 
     Tokens are numbered from the end of the prompt. A last event may bring no token. `preemptions` counts all so far.
+    Of a request that is not streamed, `steps` says which steps brought them: (the first one's number, how many), as the
+    batcher has committed them.
     """
 
     request_id: int
@@ -88,6 +92,7 @@ class Sampled:
     count: int
     finish: FinishReason | None = None
     preemptions: int = 0
+    steps: tuple[tuple[int, int], ...] = ()
 
 
 Event = Started | Preempted | Sampled
@@ -107,7 +112,11 @@ class Sequence:
         "reason",
         "request_id",
         "running",
+        "since",
         "started",
+        "streamed",
+        "stretches",
+        "told",
         "total",
     )
 
@@ -124,12 +133,24 @@ class Sequence:
         self.started = False  # it has been in a step
         self.running = False  # it has a seat and blocks
         self.cancelled = False  # it ends when the step in flight does
+        self.streamed = spec.streamed
+        self.told = self.total  # what is known beyond has not been reported
+        self.since = -1  # not streamed: each step from this one on has brought a token
+        self.stretches: tuple[tuple[int, int], ...] = ()  # the same of earlier times: (first step, how many)
 
     def sampled(self, count: int, finish: FinishReason | None = None) -> Sampled:
-        """The event of its next `count` tokens, which are known from now on."""
-        first = self.total - self.prompt
+        """The event of its next `count` tokens, which are known from now on, and of those not reported so far."""
         self.total += count
-        return Sampled(self.request_id, first, count, finish, self.preemptions)
+        first, self.told = self.told, self.total
+        steps, self.stretches = self.stretches, ()
+        return Sampled(self.request_id, first - self.prompt, self.total - first, finish, self.preemptions, steps)
+
+    def pause(self, step: int) -> None:
+        """Step number `step` brings it no token."""
+        if self.since >= 0:
+            if step > self.since:
+                self.stretches += ((self.since, step - self.since),)
+            self.since = -1
 
 
 def make_sequence(spec: SequenceSpec, block_size: int, max_len: int) -> Sequence:

@@ -95,7 +95,15 @@ def _steps(log: EventLog) -> None:
             "a step decodes more sequences than run": of["decode_seqs"] > of["running"],
             "more KV blocks in use than there are": of["kv_blocks"] > blocks,
         }
-        for count in ("prefill_tokens", "decode_seqs", "kv_blocks", "running", "waiting", "preempted", "context_tokens"):
+        for count in (
+            "prefill_tokens",
+            "decode_seqs",
+            "kv_blocks",
+            "running",
+            "waiting",
+            "preempted",
+            "context_tokens",
+        ):
             rules[f"negative {count}"] = of[count] < 0
         for wrong, where in rules.items():
             if where.any():

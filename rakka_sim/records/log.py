@@ -17,7 +17,7 @@ from rakka_sim.records.requests import RequestTable
 from rakka_sim.records.rows import Array, frozen
 from rakka_sim.records.steps import ReplicaSteps
 from rakka_sim.records.tokens import Tokens
-from rakka_sim.values import StepOutcome
+from rakka_sim.values import StepOutcome, Stretch
 
 T = TypeVar("T")
 
@@ -66,9 +66,10 @@ class EventLog:
             self._kept.clear()
         return self._steps[replica].append(outcome, preempted, joined)
 
-    def step_count(self, replica: int) -> int:
-        """Steps of the replica so far."""
-        return len(self._steps[replica])
+    def times_of(self, steps: tuple[Stretch, ...]) -> Array:
+        """When these steps ended (s)."""
+        parts = [self._steps[replica].some_ends(first, count) for replica, first, count in steps]
+        return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
     # --- reading: arrays are computed once, until the next record, and closed to writing
 
@@ -165,7 +166,11 @@ class EventLog:
     def _step_columns(self) -> dict[str, Array]:
         columns: dict[str, list[Array]] = {}
         for place, of in list(self.each_replica()) or [(0, ReplicaSteps().columns())]:
-            own = {"start": of.pop("start"), "end": of.pop("end"), "replica": np.full(len(of["running"]), place, np.int32)}
+            own = {
+                "start": of.pop("start"),
+                "end": of.pop("end"),
+                "replica": np.full(len(of["running"]), place, np.int32),
+            }
             for name, column in (own | of).items():
                 columns.setdefault(name, []).append(column)
         order = np.argsort(np.concatenate(columns["start"]), kind="stable")  # replica by replica it is nearly sorted

@@ -89,6 +89,10 @@ class ReplicaSteps:
         """When each step ended (s), in order of append."""
         return np.frombuffer(bytes(self._ends), _FLOAT)
 
+    def some_ends(self, first: int, count: int) -> Array:
+        """The same of some steps, the first one's number given."""
+        return np.frombuffer(self._ends[8 * first : 8 * (first + count)], _FLOAT)
+
     def columns(self) -> dict[str, Array]:
         """One row per step, in order of append."""
         runs = self._rows.array()

@@ -96,7 +96,9 @@ class Tokens:
         for which, pool in self._each_source():
             count = self.count[which]
             step = np.arange(int(count.sum())) - np.repeat(np.cumsum(count) - count, count)
-            times[np.repeat((stops - self.count)[which], count) + step] = pool[np.repeat(self.first[which], count) + step]
+            times[np.repeat((stops - self.count)[which], count) + step] = pool[
+                np.repeat(self.first[which], count) + step
+            ]
         return frozen(times), frozen(begins)
 
     def joints(self) -> tuple[Array, Array]:

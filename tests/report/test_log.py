@@ -187,7 +187,9 @@ def test_a_run_that_was_cut_before_its_first_step_leaves_no_trace() -> None:
 
 
 def _fields_of_a_request() -> list[str]:
-    return [name for name in RequestRecord.__dataclass_fields__ if name not in ("request_id", "token_times", "token_steps")]
+    return [
+        name for name in RequestRecord.__dataclass_fields__ if name not in ("request_id", "token_times", "token_steps")
+    ]
 
 
 @pytest.mark.parametrize("name", _fields_of_a_request())
