@@ -40,10 +40,23 @@ class CachedSpan:
             else:
                 self._others.setdefault(place, []).append(block)
 
-    def forget(self, block: int) -> None:
-        """This block, one of the span's, is given to something else."""
+    def forget(self, blocks: list[int], at: int) -> int:
+        """`blocks[at]` is given to something else, and perhaps some that follow; how many of them were looked at."""
         known = self.blocks
-        if known[-1] == block and not self._others:  # sequences are forgotten from their ends
+        if not self._others:
+            # A sequence is forgotten from its end. The whole of it, else as much as is taken, else one block.
+            count = min(len(known), len(blocks) - at)
+            if known[-1] == blocks[at] and known[-count:] == blocks[at : at + count][::-1]:
+                del known[-count:]
+                self._trim()
+                return count
+        self._forget_one(blocks[at])
+        self._trim()
+        return 1
+
+    def _forget_one(self, block: int) -> None:
+        known = self.blocks
+        if known[-1] == block and not self._others:
             known.pop()
         elif block in known:
             place = known.index(block)
@@ -51,11 +64,15 @@ class CachedSpan:
             known[place] = others.pop(0) if others else None
             if others == []:
                 del self._others[place]
-        else:
-            place = next(place for place, others in self._others.items() if block in others)
-            self._others[place].remove(block)
-            if not self._others[place]:
-                del self._others[place]
+        else:  # a further one, or one that has left this span already
+            place = next((place for place, others in self._others.items() if block in others), -1)
+            if place >= 0:
+                self._others[place].remove(block)
+                if not self._others[place]:
+                    del self._others[place]
+
+    def _trim(self) -> None:
+        known = self.blocks
         while known and known[-1] is None:
             known.pop()
 

@@ -46,7 +46,7 @@ class KvCache:
         self._free = FreeQueue(self.num_blocks)
         self._tables: dict[int, _Table] = {}
         self._sharers: dict[int, int] = {}  # how many requests hold a block, where they are more than one
-        self._owner: list[CachedSpan | None] = [None] * self.num_blocks  # block -> the span it is found in
+        self._owner: list[CachedSpan | None] = [None] * self.num_blocks  # block -> the span it was found in last
         self._spans: dict[int, CachedSpan] = {}  # by base
 
     # --- what there is ------------------------------------------------------------------------------------------
@@ -179,25 +179,33 @@ class KvCache:
         blocks += taken
         if not self._spans:
             return
-        owner = self._owner
-        for block in taken:
-            span = owner[block]
-            if span is not None:
-                owner[block] = None
-                span.forget(block)
-                if not span.blocks:
-                    del self._spans[span.base]
+        owner, at = self._owner, 0
+        while at < count:
+            span = owner[taken[at]]
+            if span is None or not span.blocks:
+                at += 1
+                continue
+            at += span.forget(taken, at)
+            if not span.blocks:
+                del self._spans[span.base]
 
     def _register(self, table: _Table, full: int) -> None:
-        spans, owner = self._spans, self._owner
-        for base, first, start, stop in table.keys.pieces(table.cached, full):
-            span = spans.get(base)
-            if span is None:
-                span = spans[base] = CachedSpan(base, first)
-            blocks = table.blocks[start:stop]
-            span.add(start - first, blocks)
-            for block in blocks:
-                owner[block] = span
+        keys, start = table.keys, table.cached
+        if start >= keys.final:
+            self._register_piece(table, keys.last, keys.final, start, full)
+        else:
+            for base, first, low, high in keys.pieces(start, full):
+                self._register_piece(table, base, first, low, high)
+
+    def _register_piece(self, table: _Table, base: int, first: int, start: int, stop: int) -> None:
+        span = self._spans.get(base)
+        if span is None:
+            span = self._spans[base] = CachedSpan(base, first)
+        blocks = table.blocks[start:stop]
+        span.add(start - first, blocks)
+        owner = self._owner
+        for block in blocks:
+            owner[block] = span
 
     # --- invariants ---------------------------------------------------------------------------------------------
 
@@ -221,8 +229,7 @@ class KvCache:
         if len(free) != len(self._free) or sorted([*free, *holders]) != list(range(self.num_blocks)):
             raise InvariantBroken("kv", "a block is lost, or both free and held")
         found = [(block, span) for span in self._spans.values() for block in span.members()]
-        owned = [(block, span) for block, span in enumerate(self._owner) if span is not None]
-        if sorted(found, key=lambda pair: pair[0]) != owned:
+        if len({block for block, _ in found}) < len(found) or any(self._owner[block] is not span for block, span in found):
             raise InvariantBroken("kv", "blocks and spans do not match")
         for span in self._spans.values():
             span.check()

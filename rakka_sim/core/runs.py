@@ -86,17 +86,19 @@ def _steps_until_head_may_move(
 
 def commit_blocks(sequences: list[Sequence], steps: int, kv: KvCache) -> None:
     """Take and register the blocks of a run's first `steps` steps."""
+    if len(sequences) == 1:
+        if not kv.grow(sequences[0].request_id, sequences[0].computed + steps):
+            raise InvariantBroken("batcher", f"a run of {steps} steps has no blocks for its request")
+        return
     block_size = kv.block_size
-    takers: list[list[Sequence]] = [[] for _ in range(block_size)]  # by the step of a cycle at which they take a block
-    for seq in sequences:
-        takers[-seq.computed % block_size].append(seq)
     if _keys_may_meet(sequences, kv):
-        _commit_step_by_step(takers, steps, kv)
+        _commit_step_by_step(sequences, steps, kv)
         return
     # No two rows register the same key, so only the order of taking counts: it goes round the rows, cycle by cycle.
+    takers = sorted(sequences, key=lambda seq: -seq.computed % block_size)
     cycles, rest = divmod(steps, block_size)
-    count = cycles * len(sequences) + sum(map(len, takers[:rest]))
-    if count and not kv.deal([seq.request_id for row in takers for seq in row], count):
+    count = cycles * len(takers) + sum(-seq.computed % block_size < rest for seq in takers)
+    if count and not kv.deal([seq.request_id for seq in takers], count):
         raise InvariantBroken("batcher", f"a run of {steps} steps has no blocks for its {len(sequences)} requests")
     for seq in sequences:
         kv.fill(seq.request_id, seq.computed + steps)
@@ -104,7 +106,7 @@ def commit_blocks(sequences: list[Sequence], steps: int, kv: KvCache) -> None:
 
 def _keys_may_meet(sequences: list[Sequence], kv: KvCache) -> bool:
     """Whether two rows may fill a block with the same tokens; a row that is alone in its last span meets nobody."""
-    if len(sequences) == 1 or not kv.prefix_caching:
+    if not kv.prefix_caching:
         return False
     block_size = kv.block_size
     return len({seq.keys.last for seq in sequences}) < len(sequences) or any(
@@ -112,8 +114,11 @@ def _keys_may_meet(sequences: list[Sequence], kv: KvCache) -> bool:
     )
 
 
-def _commit_step_by_step(takers: list[list[Sequence]], steps: int, kv: KvCache) -> None:
+def _commit_step_by_step(sequences: list[Sequence], steps: int, kv: KvCache) -> None:
     block_size, grow = kv.block_size, kv.grow
+    takers: list[list[Sequence]] = [[] for _ in range(block_size)]  # by the step of a cycle at which they take a block
+    for seq in sequences:
+        takers[-seq.computed % block_size].append(seq)
     for step in range(steps):
         # Rows that take a block at this step, then those that fill one: within a step the two do not meet.
         for seq in takers[step % block_size]:
