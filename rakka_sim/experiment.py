@@ -18,6 +18,7 @@ from rakka_sim.errors import InputError, NotBuilt, RakkaError, RunFailed, Scenar
 from rakka_sim.messages import Apply
 from rakka_sim.records import EventLog
 from rakka_sim.report.report import Report
+from rakka_sim.runtime.garbage import rarely_collected
 from rakka_sim.runtime.live import LiveRuntime
 from rakka_sim.runtime.replay import Trace, assert_same_trace
 from rakka_sim.runtime.sim import SimRuntime
@@ -115,9 +116,10 @@ def _run_on(system: System, scenario: Scenario, base: Path, mode: str, seed: int
     source = _source(scenario, base, seed)
     watch, log = Stopwatch(), EventLog()
     try:
-        stack = build(system, scenario, log)
-        _bring_up(system, stack, scenario)
-        _serve(system, stack, source, scenario.stop_after_s, progress)
+        with rarely_collected():
+            stack = build(system, scenario, log)
+            _bring_up(system, stack, scenario)
+            _serve(system, stack, source, scenario.stop_after_s, progress)
     finally:
         system.stop()
     log.check()

@@ -37,14 +37,14 @@ class ModelledJob:
         self._model = model
         self._host_overhead_s = host_overhead_s
         self.started = 0.0
-        self.times: _Array = np.empty(0)
+        self.times: _Array  # of its steps' ends, once it has started
 
     def ends_at(self, start: float, rng: np.random.Generator) -> float:
         self.started = start
         shape, steps = step_shape(self.plan), self.plan.steps
         if steps == 1:
             end = start + (self._model.seconds(shape) + self._host_overhead_s)
-            self.times = np.array([end])
+            self.times = np.array((end,))
             return end
         times = self._model.run_seconds(shape, steps)
         times += self._host_overhead_s

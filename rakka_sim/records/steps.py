@@ -26,17 +26,19 @@ _FIELDS = {
 }
 
 _FLOAT = np.dtype("<f8")
+FEW = 2  # rows make at most 136 different crossings of blocks of 16
 
 
 class ReplicaSteps:
     """One row per run of steps, in order of append. Of a step only its end is kept: 8 bytes, which its tokens share."""
 
-    __slots__ = ("_crossings", "_ends", "_rows", "_waiting")
+    __slots__ = ("_crossings", "_ends", "_few", "_rows", "_waiting")
 
     def __init__(self) -> None:
         self._rows = Rows(_FIELDS)
         self._ends = bytearray()  # float64, every step's
         self._crossings = array("i", [0])  # of all runs, one behind the other; the first is for where no row takes one
+        self._few: dict[tuple[int, ...], int] = {}
         self._waiting = Rows({"step": "q", "by": "i"})  # changes within a run, by step in order of append
 
     def __len__(self) -> int:
@@ -55,8 +57,8 @@ class ReplicaSteps:
             self._count_waiting(first, times, plan.waiting, joined)
         crossings, period = 0, 1
         if steps > 1 and plan.crossings:
-            crossings, period = len(self._crossings), min(steps, len(plan.crossings))
-            self._crossings.extend(plan.crossings[:steps])
+            period = len(plan.crossings)
+            crossings = self._pattern(plan.crossings, plan.decode_seqs)
         self._rows.append(
             outcome.started,
             plan.context_tokens,
@@ -72,6 +74,16 @@ class ReplicaSteps:
             preempted,
         )
         return first
+
+    def _pattern(self, crossings: tuple[int, ...], rows: int) -> int:
+        """Where it stands among the crossings of all runs; what a few rows can make is kept once."""
+        place = self._few.get(crossings) if rows <= FEW else None
+        if place is None:
+            place = len(self._crossings)
+            self._crossings.extend(crossings)
+            if rows <= FEW:
+                self._few[crossings] = place
+        return place
 
     def _count_waiting(self, first: int, times: Array, waiting: int, joined: Iterable[tuple[float, int]]) -> None:
         for at, now_waiting in joined:

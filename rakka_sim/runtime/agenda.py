@@ -77,6 +77,10 @@ class Agenda:
         queue = self._queue
         while queue:
             entry = queue[0]
+            due = entry[3]
+            if isinstance(due, Due) and due.number != entry[2]:  # most void entries: timers that were cancelled
+                heappop(queue)
+                continue
             if self._valid(entry):
                 return entry
             heappop(queue)
