@@ -83,28 +83,19 @@ def _tokens(log: EventLog) -> None:
 
 
 def _steps(log: EventLog) -> None:
-    replicas = log.replicas
-    for place, of in log.each_replica():
+    replicas, counts = log.replicas, ("prefill_tokens", "decode_seqs", "kv_blocks", "running", "preempted")
+    for place, of, ends in log.each_replicas_runs():
         facts = replicas[place]
-        name = f"replica {facts.deployment}/{facts.replica}"
         blocks = facts.kv_blocks or np.iinfo(np.int32).max
         rules = {
-            "a step begins before the one before it has ended": of["start"][1:] < of["end"][:-1],
+            "a step begins before the one before it has ended": of["start"][1:] < of["last_end"][:-1],
             "a step ends before it begins": ~(of["end"] >= of["start"]),
+            "a step of a run ends before the one before it": ~(np.diff(ends) >= 0),
             "a step computes nothing": of["prefill_tokens"] + of["decode_seqs"] <= 0,
             "a step decodes more sequences than run": of["decode_seqs"] > of["running"],
-            "more KV blocks in use than there are": of["kv_blocks"] > blocks,
+            "more KV blocks in use than there are": of["most_blocks"] > blocks,
+            **{f"negative {count}": of[count] < 0 for count in (*counts, "context_tokens", "waiting")},
         }
-        for count in (
-            "prefill_tokens",
-            "decode_seqs",
-            "kv_blocks",
-            "running",
-            "waiting",
-            "preempted",
-            "context_tokens",
-        ):
-            rules[f"negative {count}"] = of[count] < 0
         for wrong, where in rules.items():
             if where.any():
-                raise InvariantBroken("event log", f"{name}: {wrong}")
+                raise InvariantBroken("event log", f"replica {facts.deployment}/{facts.replica}: {wrong}")

@@ -109,6 +109,11 @@ class EventLog:
         for number, place in sorted(enumerate(self._rank().tolist()), key=lambda pair: pair[1]):
             yield place, self._steps[number].columns()
 
+    def each_replicas_runs(self) -> Iterator[tuple[int, dict[str, Array], Array]]:
+        """The same by runs of steps (`ReplicaSteps.runs`), with the ends (s) of all steps."""
+        for number, place in sorted(enumerate(self._rank().tolist()), key=lambda pair: pair[1]):
+            yield place, self._steps[number].runs(), self._steps[number].ends()
+
     def step_window(self) -> tuple[float, float]:
         """When the first step began and the last one ended (s); infinities, the wrong way round, without any."""
         spans = [steps.window() for steps in self._steps if len(steps)]

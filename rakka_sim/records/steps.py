@@ -105,6 +105,25 @@ class ReplicaSteps:
         """The same of some steps, the first one's number given."""
         return np.frombuffer(self._ends[8 * first : 8 * (first + count)], _FLOAT)
 
+    def runs(self) -> dict[str, Array]:
+        """One row per run of steps: the columns of its first step, `last_end` and `most_blocks` of its last one.
+
+        Within a run only times, contexts, blocks and waiting change; contexts and blocks grow.
+        """
+        rows = self._rows.array()
+        last = np.cumsum(rows["steps"], dtype=np.int64) - 1
+        step = rows["steps"] - 1
+        # Blocks are taken at the steps after the first: whole periods, and what is left of the last one.
+        upto = np.cumsum(np.concatenate([[0], np.array(self._crossings, np.int64)]))
+        place, period = rows["crossings"], rows["period"]
+        cycles, rest = step // period, step % period
+        taken = cycles * (upto[place + period] - upto[place]) + upto[place + rest + 1] - upto[place + 1]
+        names = ("prefill_tokens", "decode_seqs", "kv_blocks", "context_tokens", "running", "waiting", "preempted")
+        columns = {name: rows[name] for name in names}
+        ends = self.ends()
+        times = {"start": rows["started"], "end": ends[last - step], "last_end": ends[last]}
+        return {**columns, **times, "most_blocks": rows["kv_blocks"] + taken}
+
     def columns(self) -> dict[str, Array]:
         """One row per step, in order of append."""
         runs = self._rows.array()
