@@ -14,6 +14,7 @@ from rakka_sim.values import (
     Load,
     PlacementConstraints,
     PlacementResult,
+    Progress,
     StepOutcome,
     StepPlan,
     TokenChunk,
@@ -200,7 +201,7 @@ class Stepped:
 
 @value
 class StepFailed:
-    """The worker's other answer to `Execute`: nothing of this plan was computed.
+    """The worker's other answer to `Execute`: of its plan, only the steps that had ended before count.
 
     `rebuilding`: the context is being built anew, its KV cache is gone, and `WorkerReady` will follow.
     """
@@ -228,10 +229,11 @@ class Drain:
 
 @value
 class Execute:
-    """Run this plan; `Stepped` or `StepFailed` goes to `reply_to`."""
+    """Run this plan; `Stepped` or `StepFailed` goes to `reply_to`. Whoever runs it notes its job in `progress`."""
 
     plan: StepPlan
     reply_to: Ref[Any]
+    progress: Progress | None = None
 
 
 @value

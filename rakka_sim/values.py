@@ -9,7 +9,7 @@ from __future__ import annotations
 import enum
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, TypeVar, dataclass_transform
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar, dataclass_transform
 
 if TYPE_CHECKING:
     import numpy as np
@@ -214,6 +214,27 @@ class StepOutcome:
     started: float
     times: np.ndarray[Any, Any]
     tokens: dict[int, list[int]] = field(default_factory=dict)
+
+
+class StepJob(Protocol):
+    """A plan under way, as far as it can be looked into."""
+
+    def done_by(self, now: float) -> StepOutcome | None:
+        """What a runner has made of its plan before `now` (s); None for nothing."""
+        ...
+
+
+class Progress:
+    """A plan under way: if what runs it is lost, the steps that had ended by then stand."""
+
+    __slots__ = ("job",)
+
+    def __init__(self) -> None:
+        self.job: StepJob | None = None  # None: not begun, or it cannot be looked into
+
+    def done_by(self, now: float) -> StepOutcome | None:
+        """The steps that ended before `now` (s), if any."""
+        return self.job.done_by(now) if self.job is not None else None
 
 
 @value

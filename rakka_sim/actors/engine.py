@@ -31,7 +31,7 @@ from rakka_sim.messages import (
     WorkerReady,
 )
 from rakka_sim.runtime.api import Actor, Context, Ref
-from rakka_sim.values import FinishReason, Load, StepPlan, TokenChunk
+from rakka_sim.values import FinishReason, Load, Progress, StepOutcome, StepPlan, Stretch, TokenChunk
 
 if TYPE_CHECKING:
     from rakka_sim.config.deployment import Serving
@@ -103,6 +103,7 @@ class EngineCore(Actor):
         self._queued_tokens = 0
         self._received = 0
         self._plan: StepPlan | None = None
+        self._progress = Progress()  # of that plan
         self._preempted = 0
         self._ready = False
         self._announced = False  # only the first context makes the replica known; later ones mend it
@@ -234,7 +235,8 @@ class EngineCore(Actor):
         self._emit(ctx, self._batcher.take_events())
         if self._plan is not None:
             self._ending, self._waiting, self._joined = False, self._plan.waiting, []
-            ctx.tell(self._context, Execute(self._plan, ctx.self))
+            self._progress = Progress()
+            ctx.tell(self._context, Execute(self._plan, ctx.self, self._progress))
         elif self._drain is not None and not self._clients:
             ctx.tell(self._drain.reply_to, Drained(self._identity.deployment, self._identity.replica))
             ctx.stop()
@@ -242,26 +244,39 @@ class EngineCore(Actor):
     def _stepped(self, ctx: Context, times: Times, msg: Stepped) -> None:
         if self._plan is None:
             return
-        first = self._log.steps(self._identity.log_index, msg.outcome, self._preempted, self._joined)
-        self._origin = first - self._batcher.steps_done
-        self._plan, self._preempted, self._failures = None, 0, 0
+        first = self._record(msg.outcome)
         self._emit(ctx, self._batcher.commit(len(times)), times, first)
         self._step(ctx)
         self._report(ctx)
 
     def _failed(self, ctx: Context, msg: StepFailed) -> None:
-        """Nothing of the plan was computed: everything running is computed again, on the tokens it has."""
+        """The step under way is lost, with the cache: everything running is computed again, on the tokens it has."""
         self._ready = not msg.rebuilding
+        self._lose(ctx)
         self._failures += 1
         if self._failures >= MAX_FAILURES_IN_A_ROW and not msg.rebuilding:
             raise Unrecoverable(f"{self._failures} steps in a row failed, the last with {msg.error!r}")
-        self._plan = None
-        self._emit(ctx, self._batcher.fail())
         self._wake(ctx)
         self._report(ctx)
 
+    def _record(self, outcome: StepOutcome) -> int:
+        """The plan in flight has come to this; the number that the log has for its first step."""
+        first = self._log.steps(self._identity.log_index, outcome, self._preempted, self._joined)
+        self._origin = first - self._batcher.steps_done
+        self._plan, self._preempted, self._failures = None, 0, 0
+        return first
+
+    def _lose(self, ctx: Context) -> None:
+        """The device has lost all it had; the steps that ended before now stand."""
+        outcome = self._progress.done_by(ctx.now) if self._plan is not None else None
+        times, first = NO_TIMES, 0
+        if outcome is not None:
+            times, first = outcome.times, self._record(outcome)
+        self._plan = None
+        self._emit(ctx, self._batcher.fail(len(times)), times, first)
+
     def _emit(self, ctx: Context, events: list[Event], times: Times = NO_TIMES, first: int = 0) -> None:
-        """Tell the clients. `times` are those of the steps just done, the first of which is number `first` in the log."""
+        """Tell the clients. `times` are those of the steps just done, from number `first` on in the log."""
         for event in events:
             match event:
                 case Sampled(request_id, _, count, None, _):
@@ -275,7 +290,8 @@ class EngineCore(Actor):
                     self._preempted += 1
 
     def _chunk(self, event: Sampled, times: Times, first: int) -> TokenChunk:
-        index, steps = self._identity.log_index, ()
+        index = self._identity.log_index
+        steps: tuple[Stretch, ...] = ()
         if event.steps:  # not streamed: these are all its tokens
             steps = tuple([(index, self._origin + step, count) for step, count in event.steps])
             times = self._log.times_of(steps)
@@ -285,6 +301,7 @@ class EngineCore(Actor):
 
     def stopped(self, ctx: Context) -> None:
         """What was computed for its requests stands: they take it to the next engine."""
+        self._lose(ctx)
         self._emit(ctx, self._batcher.flush())
 
     # --- what it carries ----------------------------------------------------------------------------------------

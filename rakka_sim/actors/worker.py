@@ -64,11 +64,14 @@ class DeviceContext(Actor):
             case Stepped():
                 self._running = None
                 ctx.tell(self._engine, msg)
-            case Execute(plan):
+            case Execute(plan, _, progress):
                 if self._runner is None:
                     ctx.tell(self._engine, StepFailed(RuntimeError("the context is still being built"), True))
                 else:
-                    self._running = ctx.run(self._runner.job(plan), Stepped)
+                    job = self._runner.job(plan)
+                    self._running = ctx.run(job, Stepped)
+                    if progress is not None:
+                        progress.job = job if hasattr(job, "done_by") else None
             case EndRun():
                 if self._running is not None:
                     self._running.interrupt()

@@ -252,13 +252,18 @@ class Batcher:
                 else:
                     self._end(seq, count, seq.reason, step)
                 ended = True
-            elif seq.streamed:
-                self._events.append(seq.sampled(count))
             else:
-                seq.total += count
-                if seq.since < 0:
-                    seq.since = step
+                self._sampled(seq, step, count)
         return ended
+
+    def _sampled(self, seq: Sequence, step: int, count: int) -> None:
+        """It goes on, with `count` tokens more, which step number `step` and those that follow have brought."""
+        if seq.streamed:
+            self._events.append(seq.sampled(count))
+            return
+        seq.total += count
+        if seq.since < 0:
+            seq.since = step
 
     def _commit_step(self, plan: StepPlan, step: int) -> bool:
         """Number `step` has been computed; whether some sequence has ended."""
@@ -276,12 +281,7 @@ class Batcher:
                 ended = True
             else:
                 uncomputed += 1
-                if seq.streamed:
-                    self._events.append(seq.sampled(1))
-                else:
-                    seq.total += 1
-                    if seq.since < 0:
-                        seq.since = step
+                self._sampled(seq, step, 1)
         self._uncomputed += uncomputed
         if len(self._flight) < len(self._running):  # the budget did not last for everybody
             taken = {seq.request_id for seq in self._flight}
@@ -293,8 +293,18 @@ class Batcher:
     def _landed(self) -> None:
         self._plan, self._flight, self._head, self._cut = None, [], None, False
 
-    def fail(self) -> list[Event]:
-        """The device context is lost, with all blocks and any plan in flight: who was running waits again, in order."""
+    def fail(self, steps_done: int = 0) -> list[Event]:
+        """The device context is lost, with all blocks and any plan in flight: who was running waits again, in order.
+
+        Of a run, its first `steps_done` steps stand. The step after them is lost, and what was to end with it.
+        """
+        if steps_done:
+            if self._plan is None or steps_done >= self._plan.steps:
+                raise InvariantBroken("batcher", f"{steps_done} steps stand of {self._plan and self._plan.steps}")
+            self._clock += steps_done
+            for seq in self._flight:
+                seq.computed += steps_done
+                self._sampled(seq, self._clock - steps_done, steps_done)
         self._landed()
         for seq in [seq for seq in self._running if seq.cancelled]:
             self._end(seq, 0, FinishReason.CANCELLED, self._clock)

@@ -61,6 +61,11 @@ class ModelledJob:
     def execute(self) -> StepOutcome:
         return StepOutcome(self.plan, self.started, self.times)
 
+    def done_by(self, now: float) -> StepOutcome | None:
+        """The steps that ended before `now`; None if none did."""
+        done = int(self.times.searchsorted(now))
+        return StepOutcome(self.plan, self.started, self.times[:done]) if done else None
+
 
 class ModelledRunner:
     """Makes jobs of plans. `host_overhead_s` passes between any two steps, whatever they compute (s)."""
