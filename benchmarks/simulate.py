@@ -155,7 +155,8 @@ def main() -> None:
         print(json.dumps(measure(options.case[0], options.quick)))
         return
     head = ("requests", "requests/s", "x real time", "steps/s", "us/req", "wall s", "CPU s", "summary", "MiB")
-    print(f"{'':16s}" + "".join(f"{word:>{width}s}" for word, width in zip(head, (10, 12, 13, 11, 9, 9, 9, 9, 9))))
+    widths = (10, 12, 13, 11, 9, 9, 9, 9, 9)
+    print(f"{'':16s}" + "".join(f"{word:>{width}s}" for word, width in zip(head, widths, strict=True)))
     cases: dict[str, Any] = {}
     for name in options.case or CASES:
         cases[name] = in_a_process(name, options.quick)

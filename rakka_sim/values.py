@@ -9,7 +9,7 @@ from __future__ import annotations
 import enum
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar, dataclass_transform
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar, cast, dataclass_transform
 
 if TYPE_CHECKING:
     import numpy as np
@@ -217,7 +217,7 @@ class StepOutcome:
 
 
 class StepJob(Protocol):
-    """A plan under way, as far as it can be looked into."""
+    """A plan under way that can be looked into."""
 
     def done_by(self, now: float) -> StepOutcome | None:
         """What a runner has made of its plan before `now` (s); None for nothing."""
@@ -231,6 +231,11 @@ class Progress:
 
     def __init__(self) -> None:
         self.job: StepJob | None = None  # None: not begun, or it cannot be looked into
+
+    def look_into(self, job: object) -> None:
+        """This job computes the plan."""
+        if hasattr(job, "done_by"):
+            self.job = cast("StepJob", job)
 
     def done_by(self, now: float) -> StepOutcome | None:
         """The steps that ended before `now` (s), if any."""

@@ -71,7 +71,7 @@ class DeviceContext(Actor):
                     job = self._runner.job(plan)
                     self._running = ctx.run(job, Stepped)
                     if progress is not None:
-                        progress.job = job if hasattr(job, "done_by") else None
+                        progress.look_into(job)
             case EndRun():
                 if self._running is not None:
                     self._running.interrupt()

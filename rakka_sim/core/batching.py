@@ -22,6 +22,7 @@ from rakka_sim.core.sequence import (
     Sequence,
     SequenceSpec,
     Started,
+    check_places,
     make_sequence,
 )
 from rakka_sim.core.step import Step
@@ -36,23 +37,6 @@ _by_priority = attrgetter("priority")
 
 class Batcher:
     """Plans the steps of one engine. `runs=False` plans every step by itself, to exactly the same effect."""
-
-    __slots__ = (
-        "_clock",
-        "_cut",
-        "_events",
-        "_flight",
-        "_head",
-        "_kv",
-        "_max_len",
-        "_plan",
-        "_running",
-        "_runs",
-        "_sequences",
-        "_uncomputed",
-        "_waiting",
-        "limits",
-    )
 
     def __init__(self, limits: BatchingLimits, kv: KvCache, runs: bool = True) -> None:
         self.limits = limits
@@ -102,11 +86,7 @@ class Batcher:
 
     def _end(self, seq: Sequence, count: int, finish: FinishReason, step: int) -> None:
         """It ends with `count` tokens more, brought by step number `step` and those that follow."""
-        if not seq.streamed:
-            if count and seq.since < 0:
-                seq.since = step
-            seq.pause(step + count)
-        self._events.append(seq.sampled(count, finish))
+        self._events.append(seq.ends(step, count, finish))
         self._uncomputed += count - (seq.total - seq.computed)
         del self._sequences[seq.request_id]
         if seq.running:
@@ -116,12 +96,12 @@ class Batcher:
     def flush(self) -> list[Event]:
         """Report what has been kept back so far of requests that are not streamed."""
         for seq in self._sequences.values():
-            if seq.total > seq.told:
-                if seq.since >= 0:
-                    seq.pause(self._clock)
-                    seq.since = self._clock
-                self._events.append(seq.sampled(0))
+            self._tell(seq.so_far(self._clock))
         return self.take_events()
+
+    def _tell(self, event: Event | None) -> None:
+        if event is not None:
+            self._events.append(event)
 
     def take_events(self) -> list[Event]:
         """What has happened since this was last called, in order; `commit`, `cancel` and `fail` end with it."""
@@ -253,17 +233,8 @@ class Batcher:
                     self._end(seq, count, seq.reason, step)
                 ended = True
             else:
-                self._sampled(seq, step, count)
+                self._tell(seq.goes_on(step, count))
         return ended
-
-    def _sampled(self, seq: Sequence, step: int, count: int) -> None:
-        """It goes on, with `count` tokens more, which step number `step` and those that follow have brought."""
-        if seq.streamed:
-            self._events.append(seq.sampled(count))
-            return
-        seq.total += count
-        if seq.since < 0:
-            seq.since = step
 
     def _commit_step(self, plan: StepPlan, step: int) -> bool:
         """Number `step` has been computed; whether some sequence has ended."""
@@ -281,7 +252,7 @@ class Batcher:
                 ended = True
             else:
                 uncomputed += 1
-                self._sampled(seq, step, 1)
+                self._tell(seq.goes_on(step, 1))
         self._uncomputed += uncomputed
         if len(self._flight) < len(self._running):  # the budget did not last for everybody
             taken = {seq.request_id for seq in self._flight}
@@ -304,7 +275,7 @@ class Batcher:
             self._clock += steps_done
             for seq in self._flight:
                 seq.computed += steps_done
-                self._sampled(seq, self._clock - steps_done, steps_done)
+                self._tell(seq.goes_on(self._clock - steps_done, steps_done))
         self._landed()
         for seq in [seq for seq in self._running if seq.cancelled]:
             self._end(seq, 0, FinishReason.CANCELLED, self._clock)
@@ -324,9 +295,8 @@ class Batcher:
 
     def load_with(self, capacity: int, waiting: int = 0, tokens: int = 0) -> Load:
         """The same, with another `capacity` and with what waits outside, `tokens` together."""
-        running = len(self._running)
-        queued = max(0, self._uncomputed - running) + tokens
-        return Load(running, len(self._waiting) + waiting, capacity, self._kv.usage, queued)
+        running, waiting = len(self._running), waiting + len(self._waiting)
+        return Load(running, waiting, capacity, self._kv.usage, max(0, self._uncomputed - running) + tokens)
 
     @property
     def steps_done(self) -> int:
@@ -347,28 +317,10 @@ class Batcher:
     def check(self) -> None:
         """Raise InvariantBroken unless every request is in one place, within the limits, with the blocks it needs."""
         self._kv.check()
-        places = [*self._running, *self._waiting]
-        if {id(seq) for seq in places} != {id(seq) for seq in self._sequences.values()} or len(places) != len(
-            self._sequences
-        ):
-            raise InvariantBroken("batcher", "a request is lost, or in two places")
-        if len(self._running) > self.limits.seats:
-            raise InvariantBroken("batcher", f"{len(self._running)} requests are running")
-        if sorted(self._running, key=_by_priority) != self._running:
-            raise InvariantBroken("batcher", "running requests are not in order of priority")
+        places = check_places(self._sequences.values(), self._running, self._waiting, self.limits.seats)
         if self._uncomputed != sum(seq.total - seq.computed for seq in places):
             raise InvariantBroken("batcher", f"{self._uncomputed} tokens are counted as not computed")
+        one_step = self._plan is not None and self._plan.steps == 1
         for seq in places:
-            self._check_sequence(seq)
-
-    def _check_sequence(self, seq: Sequence) -> None:
-        known = f"request {seq.request_id}, {seq.computed} of {seq.total} tokens computed, end {seq.end}"
-        if not seq.computed < seq.total < seq.end:
-            raise InvariantBroken("batcher", f"{known}: out of order")
-        blocks = len(self._kv.table(seq.request_id))
-        in_flight = seq in self._flight
-        one_step = in_flight and self._plan is not None and self._plan.steps == 1
-        if not one_step and blocks != self._kv.blocks_for(seq.computed):
-            raise InvariantBroken("batcher", f"{known}: holds {blocks} blocks")
-        if seq.running != (blocks > 0) or (seq.cancelled and not in_flight):
-            raise InvariantBroken("batcher", f"{known}: in the wrong place")
+            in_flight = seq in self._flight
+            seq.check(in_flight, len(self._kv.table(seq.request_id)), self._kv.block_size, one_step and in_flight)

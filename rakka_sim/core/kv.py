@@ -229,9 +229,8 @@ class KvCache:
         if len(free) != len(self._free) or sorted([*free, *holders]) != list(range(self.num_blocks)):
             raise InvariantBroken("kv", "a block is lost, or both free and held")
         found = [(block, span) for span in self._spans.values() for block in span.members()]
-        if len({block for block, _ in found}) < len(found) or any(
-            self._owner[block] is not span for block, span in found
-        ):
+        twice = len({block for block, _ in found}) < len(found)
+        if twice or any(self._owner[block] is not span for block, span in found):
             raise InvariantBroken("kv", "blocks and spans do not match")
         for span in self._spans.values():
             span.check()

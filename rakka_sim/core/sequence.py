@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 
 from rakka_sim.core.content import BlockKeys
-from rakka_sim.errors import BadRequest, ContextLengthExceeded, InputError
+from rakka_sim.errors import BadRequest, ContextLengthExceeded, InputError, InvariantBroken
 from rakka_sim.values import Content, FinishReason, value
 
 
@@ -145,6 +146,42 @@ class Sequence:
         steps, self.stretches = self.stretches, ()
         return Sampled(self.request_id, first - self.prompt, self.total - first, finish, self.preemptions, steps)
 
+    def goes_on(self, step: int, count: int) -> Sampled | None:
+        """Step number `step` and those that follow have brought `count` tokens; the event, if there is to be one."""
+        if self.streamed:
+            return self.sampled(count)
+        self.total += count
+        if self.since < 0:
+            self.since = step
+        return None
+
+    def ends(self, step: int, count: int, finish: FinishReason) -> Sampled:
+        """The same, and they were the last ones."""
+        if not self.streamed:
+            if count and self.since < 0:
+                self.since = step
+            self.pause(step + count)
+        return self.sampled(count, finish)
+
+    def so_far(self, step: int) -> Sampled | None:
+        """The event of what has been kept back until step number `step`; None for nothing."""
+        if self.total == self.told:
+            return None
+        if self.since >= 0:
+            self.pause(step)
+            self.since = step
+        return self.sampled(0)
+
+    def check(self, in_flight: bool, blocks: int, block_size: int, taken: bool) -> None:
+        """Raise InvariantBroken unless it holds the blocks it needs; `taken`: those of the step in flight already."""
+        known = f"request {self.request_id}, {self.computed} of {self.total} tokens computed, end {self.end}"
+        if not self.computed < self.total < self.end:
+            raise InvariantBroken("batcher", f"{known}: out of order")
+        if not taken and blocks != -(-self.computed // block_size):
+            raise InvariantBroken("batcher", f"{known}: holds {blocks} blocks")
+        if self.running != (blocks > 0) or (self.cancelled and not in_flight):
+            raise InvariantBroken("batcher", f"{known}: in the wrong place")
+
     def pause(self, step: int) -> None:
         """Step number `step` brings it no token."""
         if self.since >= 0:
@@ -184,3 +221,17 @@ def _fault(spec: SequenceSpec) -> str:
     if held != spec.prompt_tokens:
         return f"the content holds {held} tokens, the prompt {spec.prompt_tokens}"
     return ""
+
+
+def check_places(
+    known: Collection[Sequence], running: list[Sequence], waiting: Iterable[Sequence], seats: int
+) -> list[Sequence]:
+    """All of them; raises InvariantBroken unless each that is known is in one place, and who runs is in order."""
+    places = [*running, *waiting]
+    if {id(seq) for seq in places} != {id(seq) for seq in known} or len(places) != len(known):
+        raise InvariantBroken("batcher", "a request is lost, or in two places")
+    if len(running) > seats:
+        raise InvariantBroken("batcher", f"{len(running)} requests are running")
+    if [seq.priority for seq in running] != sorted(seq.priority for seq in running):
+        raise InvariantBroken("batcher", "running requests are not in order of priority")
+    return places
