@@ -17,14 +17,18 @@ from rakka_sim.errors import InputError, InvariantBroken
 
 
 class _Table:
-    """One request's blocks, in order, the first `cached` of which have their keys registered."""
+    """One request's blocks, in order, the first `cached` of which have their keys registered.
 
-    __slots__ = ("blocks", "cached", "keys")
+    `span` holds the last of them, if that lies in the last span of the content.
+    """
+
+    __slots__ = ("blocks", "cached", "keys", "span")
 
     def __init__(self, keys: BlockKeys, blocks: list[int]) -> None:
         self.keys = keys
         self.blocks = blocks
         self.cached = len(blocks)
+        self.span: CachedSpan | None = None
 
 
 class KvCache:
@@ -130,9 +134,9 @@ class KvCache:
             self._take(blocks, missing)
         full = tokens // self.block_size
         if full > table.cached:
+            start, table.cached = table.cached, full
             if self.prefix_caching:
-                self._register(table, full)
-            table.cached = full
+                self._register(table, start, full)
         return True
 
     def free(self, request_id: int) -> None:
@@ -161,17 +165,30 @@ class KvCache:
         taken: list[int] = []
         self._take(taken, count)
         turns, tables = len(request_ids), self._tables
-        for turn, request_id in enumerate(request_ids[:count]):
-            tables[request_id].blocks += taken[turn::turns]
+        if count <= turns:
+            for request_id, block in zip(request_ids, taken, strict=False):
+                tables[request_id].blocks.append(block)
+        else:
+            for turn, request_id in enumerate(request_ids):
+                tables[request_id].blocks += taken[turn::turns]
         return True
 
     def fill(self, request_id: int, tokens: int) -> None:
         """Register the blocks of a table that `tokens` fill."""
         table, full = self._tables[request_id], tokens // self.block_size
-        if full > table.cached:
-            if self.prefix_caching:
-                self._register(table, full)
-            table.cached = full
+        start = table.cached
+        if full <= start:
+            return
+        table.cached = full
+        if not self.prefix_caching:
+            return
+        span, keys = table.span, table.keys
+        if span is not None and full == start + 1 and 0 < len(span.blocks) == start - keys.final:
+            block = table.blocks[start]  # one more behind what was last registered: by far the commonest
+            span.blocks.append(block)
+            self._owner[block] = span
+            return
+        self._register(table, start, full)
 
     def _take(self, blocks: list[int], count: int) -> None:
         """Move blocks from the head of the free queue; what they held is forgotten."""
@@ -189,8 +206,8 @@ class KvCache:
             if not span.blocks:
                 del self._spans[span.base]
 
-    def _register(self, table: _Table, full: int) -> None:
-        keys, start = table.keys, table.cached
+    def _register(self, table: _Table, start: int, full: int) -> None:
+        keys = table.keys
         if start >= keys.final:
             self._register_piece(table, keys.last, keys.final, start, full)
         else:
@@ -203,6 +220,7 @@ class KvCache:
             span = self._spans[base] = CachedSpan(base, first)
         blocks = table.blocks[start:stop]
         span.add(start - first, blocks)
+        table.span = span if base == table.keys.last else None
         owner = self._owner
         for block in blocks:
             owner[block] = span

@@ -91,27 +91,38 @@ def commit_blocks(sequences: list[Sequence], steps: int, kv: KvCache) -> None:
             raise InvariantBroken("batcher", f"a run of {steps} steps has no blocks for its request")
         return
     block_size = kv.block_size
-    if _keys_may_meet(sequences, kv):
+    takers: list[tuple[int, int]] = []  # those that take a block: at which step of a cycle, and which row
+    fillers: list[Sequence] = []
+    count = 0
+    for row, seq in enumerate(sequences):
+        step = -seq.computed % block_size
+        if step < steps:
+            takers.append((step, row))
+            count += (steps - 1 - step) // block_size + 1
+        if (seq.computed + steps) // block_size > seq.computed // block_size:
+            fillers.append(seq)
+    if _keys_may_meet(fillers, kv):
         _commit_step_by_step(sequences, steps, kv)
         return
     # No two rows register the same key, so only the order of taking counts: it goes round the rows, cycle by cycle.
-    takers = sorted(sequences, key=lambda seq: -seq.computed % block_size)
-    cycles, rest = divmod(steps, block_size)
-    count = cycles * len(takers) + sum(-seq.computed % block_size < rest for seq in takers)
-    if count and not kv.deal([seq.request_id for seq in takers], count):
+    takers.sort()
+    if count and not kv.deal([sequences[row].request_id for _, row in takers], count):
         raise InvariantBroken("batcher", f"a run of {steps} steps has no blocks for its {len(sequences)} requests")
-    for seq in sequences:
+    for seq in fillers:
         kv.fill(seq.request_id, seq.computed + steps)
 
 
-def _keys_may_meet(sequences: list[Sequence], kv: KvCache) -> bool:
+def _keys_may_meet(fillers: list[Sequence], kv: KvCache) -> bool:
     """Whether two rows may fill a block with the same tokens; a row that is alone in its last span meets nobody."""
     if not kv.prefix_caching:
         return False
     block_size = kv.block_size
-    return len({seq.keys.last for seq in sequences}) < len(sequences) or any(
-        seq.keys.final > seq.computed // block_size for seq in sequences
-    )
+    bases = set()
+    for seq in fillers:
+        if seq.keys.final > seq.computed // block_size:
+            return True
+        bases.add(seq.keys.last)
+    return len(bases) < len(fillers)
 
 
 def _commit_step_by_step(sequences: list[Sequence], steps: int, kv: KvCache) -> None:
