@@ -232,6 +232,8 @@ class Batcher:
                 else:
                     self._end(seq, count, seq.reason, step)
                 ended = True
+            elif seq.since >= 0:  # it is not streamed, and has gone on before: the commonest by far
+                seq.total += count
             else:
                 self._tell(seq.goes_on(step, count))
         return ended
@@ -252,7 +254,10 @@ class Batcher:
                 ended = True
             else:
                 uncomputed += 1
-                self._tell(seq.goes_on(step, 1))
+                if seq.since >= 0:
+                    seq.total += 1
+                else:
+                    self._tell(seq.goes_on(step, 1))
         self._uncomputed += uncomputed
         if len(self._flight) < len(self._running):  # the budget did not last for everybody
             taken = {seq.request_id for seq in self._flight}
