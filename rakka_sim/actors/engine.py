@@ -113,7 +113,7 @@ class EngineCore(Actor):
         self._passing = False  # a scheduling pass is under way
         self._failures = 0
         self._drain: Drain | None = None
-        self._reported: tuple[Load, int] | None = None
+        self._reported: tuple[float, ...] | None = None
 
     def started(self, ctx: Context) -> None:
         ctx.spawn("worker", lambda: Worker(self._make_runner, self._startup_s, ctx.self), WORKERS)
@@ -310,8 +310,11 @@ class EngineCore(Actor):
         return self._batcher.load_with(self._identity.serving.max_concurrent, len(self._queue), self._queued_tokens)
 
     def _report(self, ctx: Context) -> None:
-        report = (self._load(), self._received)
-        if report != self._reported and self._drain is None:
+        if self._drain is not None:
+            return
+        load, received = self._load(), self._received
+        report = (load.running, load.waiting, load.kv_usage, load.queued_tokens, received)
+        if report != self._reported:
             self._reported = report
             me = self._identity
-            ctx.tell(me.coordinator, ReportLoad(me.deployment, me.replica, *report))
+            ctx.tell(me.coordinator, ReportLoad(me.deployment, me.replica, load, received))

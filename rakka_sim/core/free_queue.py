@@ -21,10 +21,10 @@ class FreeQueue:
     block's entry stays where it is and is passed over later. Of a block's entries only the last can be valid.
     """
 
-    __slots__ = ("_at", "_blocks", "_entries", "_held", "_limit", "_portions", "_stale")
+    __slots__ = ("_at", "_entries", "_held", "_limit", "_portions", "_stale", "count")
 
     def __init__(self, blocks: int) -> None:
-        self._blocks = blocks
+        self.count = blocks  # of free ones
         self._held: set[int] = set()
         self._limit = 2 * blocks
         self._restock(_numbers(blocks))
@@ -36,7 +36,7 @@ class FreeQueue:
         self._stale: dict[int, int] = {}  # how many entries of a block are to be passed over
 
     def __len__(self) -> int:
-        return self._blocks - len(self._held)
+        return self.count
 
     def __contains__(self, block: int) -> bool:
         return block not in self._held
@@ -48,6 +48,7 @@ class FreeQueue:
     def take(self, count: int) -> list[int]:
         """Remove and return the first `count` blocks; there must be as many."""
         taken = self._next(count)
+        self.count -= count
         if self._stale:
             taken = self._valid(taken)
             while len(taken) < count:
@@ -80,12 +81,14 @@ class FreeQueue:
     def claim(self, block: int) -> None:
         """Remove a free block, wherever it stands."""
         self._held.add(block)
+        self.count -= 1
         self._stale[block] = self._stale.get(block, 0) + 1
 
     def give(self, blocks: list[int]) -> None:
         """Append blocks. The list is kept and may not be changed later."""
         self._held.difference_update(blocks)
         if blocks:
+            self.count += len(blocks)
             self._portions.append(blocks)
             self._entries += len(blocks)
             if self._entries > self._limit:

@@ -58,17 +58,17 @@ class KvCache:
     @property
     def free_blocks(self) -> int:
         """Blocks that no request holds; their content may still be found."""
-        return len(self._free)
+        return self._free.count
 
     @property
     def blocks_in_use(self) -> int:
         """Blocks that requests hold."""
-        return self.num_blocks - len(self._free)
+        return self.num_blocks - self._free.count
 
     @property
     def usage(self) -> float:
         """Share of the blocks in use, 0..1."""
-        return self.blocks_in_use / self.num_blocks
+        return (self.num_blocks - self._free.count) / self.num_blocks
 
     def table(self, request_id: int) -> Sequence[int]:
         """The blocks of a request, in order; empty if it holds none."""

@@ -78,9 +78,12 @@ class Agenda:
         while queue:
             entry = queue[0]
             due = entry[3]
-            if isinstance(due, Due) and due.number != entry[2]:  # most void entries: timers that were cancelled
-                heappop(queue)
-                continue
+            if isinstance(due, Due):  # as `_valid` does
+                if due.number != entry[2]:
+                    heappop(queue)
+                    continue
+                if due.ref.cell.generation == due.generation:
+                    return entry
             if self._valid(entry):
                 return entry
             heappop(queue)
