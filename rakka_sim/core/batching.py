@@ -71,8 +71,7 @@ class Batcher:
         Of a run, the tokens of its earlier steps count then and the last one's does not, as if the steps had been
         planned one by one: it must be ended at its next boundary.
         """
-        seq = self._sequences.get(request_id)
-        if seq is None:
+        if (seq := self._sequences.get(request_id)) is None:
             return []
         if seq in self._flight:
             seq.cancelled = self._cut = True
@@ -85,7 +84,6 @@ class Batcher:
         return self.take_events()
 
     def _end(self, seq: Sequence, count: int, finish: FinishReason, step: int) -> None:
-        """It ends with `count` tokens more, brought by step number `step` and those that follow."""
         self._events.append(seq.ends(step, count, finish))
         self._uncomputed += count - (seq.total - seq.computed)
         del self._sequences[seq.request_id]

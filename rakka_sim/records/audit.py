@@ -24,6 +24,27 @@ def audit(log: EventLog) -> None:
         raise InvariantBroken("event log", f"Little's law: {little} requests in the system, but lambda W = {arriving}")
 
 
+def occupancy(log: EventLog) -> None:
+    """Little's law by two tables that know nothing of each other, where the log is that of a whole run.
+
+    The time for which the steps of engines count requests in them cannot be more than the time which these were in
+    the system. Where somebody gave up, who waited may have gone before the end of a step that counts them: there only
+    those count which no cancel takes out of a step.
+    """
+    requests = log.request_columns()
+    gave_up = np.array([name in ("cancelled", "timeout") for name in log.outcomes], bool)[requests["outcome"]].any()
+    stayed = requests["ended"] - requests["arrival"]
+    names = np.array(log.deployments, object)[requests["deployment"]]
+    counted: dict[str, float] = {}
+    for facts, (decoding, present) in log.occupied():
+        counted[facts.deployment] = counted.get(facts.deployment, 0.0) + (decoding if gave_up else present)
+    for name, seconds in counted.items():
+        known = float(stayed[names == name].sum())
+        if seconds > known * (1 + 1e-6) + 1e-9:
+            what = f"Little's law: steps of {name} count {seconds} s of requests, which were there for {known} s"
+            raise InvariantBroken("event log", what)
+
+
 def littles_law(requests: dict[str, Array]) -> tuple[float, float]:
     """(L, lambda W) from the first arrival to the last end; zeros where no time passed."""
     arrival, ended = requests["arrival"], requests["ended"]

@@ -71,6 +71,10 @@ class EventLog:
         parts = [self._steps[replica].some_ends(first, count) for replica, first, count in steps]
         return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
+    def __contains__(self, request_id: int) -> bool:
+        """Whether that request has ended."""
+        return request_id in self._requests
+
     # --- reading: arrays are computed once, until the next record, and closed to writing
 
     @property
@@ -114,6 +118,11 @@ class EventLog:
         for number, place in sorted(enumerate(self._rank().tolist()), key=lambda pair: pair[1]):
             yield place, self._steps[number].runs(), self._steps[number].ends()
 
+    def occupied(self) -> Iterator[tuple[ReplicaFacts, tuple[float, float]]]:
+        """Request-seconds that each replica's steps count: of requests that decode, and of all that are there."""
+        for facts, number in self._replicas.items():
+            yield facts, self._steps[number].occupied()
+
     def step_window(self) -> tuple[float, float]:
         """When the first step began and the last one ended (s); infinities, the wrong way round, without any."""
         spans = [steps.window() for steps in self._steps if len(steps)]
@@ -156,6 +165,11 @@ class EventLog:
     def check(self) -> None:
         """Raise InvariantBroken unless every record agrees with itself and with the others."""
         audit.audit(self)
+
+    def check_whole(self) -> None:
+        """`check`, for the log of a run that has ended: its steps count no requests that were not there."""
+        self.check()
+        audit.occupancy(self)
 
     # --- how
 

@@ -124,6 +124,16 @@ class ReplicaSteps:
         times = {"start": rows["started"], "end": ends[last - step], "last_end": ends[last]}
         return {**columns, **times, "most_blocks": rows["kv_blocks"] + taken}
 
+    def occupied(self) -> tuple[float, float]:
+        """Request-seconds of all steps: of the requests that decode, and of those that run or wait."""
+        runs, changes, ends = self._rows.array(), self._waiting.array(), self.ends()
+        last = np.cumsum(runs["steps"], dtype=np.int64) - 1
+        took = ends[last] - runs["started"]
+        present = float(((runs["running"] + runs["waiting"]) * took).sum())
+        # Who joins at a step of a run is there from then to the run's end.
+        left = ends[last[np.searchsorted(last, changes["step"])]] - ends[changes["step"] - 1]
+        return float((runs["decode_seqs"] * took).sum()), present + float((changes["by"] * left).sum())
+
     def columns(self) -> dict[str, Array]:
         """One row per step, in order of append."""
         runs = self._rows.array()
