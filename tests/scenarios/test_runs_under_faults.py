@@ -47,6 +47,19 @@ def test_runs_change_no_record_whatever_fails_when(
     assert runs.digest == single.digest
 
 
+@given(scenarios(), cancels, faults)
+@settings(max_examples=40, phases=[Phase.explicit, Phase.reuse, Phase.generate, Phase.shrink])
+def test_who_reads_the_tokens_one_by_one_changes_no_record(
+    scenario: dict[str, Any], when: list[tuple[float, int]], failing: list[tuple[str, Fault]]
+) -> None:
+    scenario["cluster"] = {"nodes": [{"name": name, "gpu": "L40S", "gpus": 1} for name in NODES]}
+    at_once, one_by_one = (
+        play(scenario, cancels=when, make_runner=faulty(failing), streamed=streamed) for streamed in ("none", "all")
+    )
+    assert differences(at_once, one_by_one) == []
+    assert at_once.digest == one_by_one.digest
+
+
 @pytest.mark.parametrize("kind", [kind for kind in KINDS if kind != "unrecoverable"])
 @pytest.mark.parametrize("at_once", [True, False])
 @pytest.mark.parametrize("runs", [True, False])
