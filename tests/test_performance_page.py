@@ -1,4 +1,4 @@
-"""The speed benchmark and the page made from it: run in small, so that neither is found broken on the day it is wanted."""
+"""The speed benchmark and the page made from it: run in small, so that neither is broken on the day it is wanted."""
 
 from __future__ import annotations
 

@@ -146,7 +146,9 @@ class Batcher:
         seated, at = len(running), 0
         while at < len(running) and step.budget > 0:
             seq = running[at]
-            tokens = min(seq.total - seq.computed, cap, step.budget)
+            tokens = seq.total - seq.computed
+            if tokens > 1:
+                tokens = min(tokens, cap, step.budget)
             if tokens >= -seq.computed % block_size:  # else the last block takes them all and does not fill up
                 while not kv.grow(seq.request_id, seq.computed + tokens):
                     if self._preempt_last() is seq:
