@@ -13,7 +13,7 @@ from rakka_sim.actors.passes import Schedule, SchedulingPass
 from rakka_sim.actors.worker import Runner, Worker
 from rakka_sim.core.batching import Batcher, Event, Preempted, Sampled, SequenceSpec, Started
 from rakka_sim.core.supervision import Directive, Supervision
-from rakka_sim.errors import Backpressure, InferenceError, Internal
+from rakka_sim.errors import Backpressure, InferenceError, Internal, InvariantBroken
 from rakka_sim.messages import (
     AddRequest,
     Cancel,
@@ -247,7 +247,10 @@ class EngineCore(Actor):
     def _record(self, outcome: StepOutcome) -> int:
         """The plan in flight has come to this; the number that the log has for its first step."""
         first = self._log.steps(self._identity.log_index, outcome, self._preempted, self._joined)
-        self._origin = first - self._batcher.steps_done
+        done = self._batcher.steps_done
+        if done and first - done != self._origin:
+            raise InvariantBroken("engine", f"somebody else logs steps as replica {self._identity.replica}")
+        self._origin = first - done
         self._plan, self._preempted, self._failures = None, 0, 0
         return first
 
