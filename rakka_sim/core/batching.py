@@ -24,6 +24,7 @@ from rakka_sim.core.sequence import (
     Started,
     check_places,
     make_sequence,
+    pause_others,
 )
 from rakka_sim.core.step import Step
 from rakka_sim.core.waiting import WaitingQueue
@@ -146,9 +147,8 @@ class Batcher:
         seated, at = len(running), 0
         while at < len(running) and step.budget > 0:
             seq = running[at]
-            tokens = seq.total - seq.computed
-            if tokens > 1:
-                tokens = min(tokens, cap, step.budget)
+            missing = seq.total - seq.computed
+            tokens = min(missing, cap, step.budget) if missing > 1 else 1
             if tokens >= -seq.computed % block_size:  # else the last block takes them all and does not fill up
                 while not kv.grow(seq.request_id, seq.computed + tokens):
                     if self._preempt_last() is seq:
@@ -260,10 +260,7 @@ class Batcher:
                     self._tell(seq.goes_on(step, 1))
         self._uncomputed += uncomputed
         if len(self._flight) < len(self._running):  # the budget did not last for everybody
-            taken = {seq.request_id for seq in self._flight}
-            for seq in self._running:
-                if seq.request_id not in taken:
-                    seq.pause(step)
+            pause_others(self._running, self._flight, step)
         return ended
 
     def _landed(self) -> None:

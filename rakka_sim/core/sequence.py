@@ -235,3 +235,11 @@ def check_places(
     if [seq.priority for seq in running] != sorted(seq.priority for seq in running):
         raise InvariantBroken("batcher", "running requests are not in order of priority")
     return places
+
+
+def pause_others(sequences: list[Sequence], flight: list[Sequence], step: int) -> None:
+    """Step number `step` brings no token to those that are not in `flight`."""
+    taken = {seq.request_id for seq in flight}
+    for seq in sequences:
+        if seq.request_id not in taken:
+            seq.pause(step)
