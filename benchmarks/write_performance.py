@@ -53,7 +53,7 @@ TRIED = """\
 * **Steps go to the context itself.** A context keeps its address when it is rebuilt, so plans need not pass through
   the worker that stands over it.
 * **Fewer collections.** A run makes hardly any cycles, so the garbage collector is asked to look less often while it
-  lasts. Turning it off altogether was tried: no faster, and a user's own cycles would stay.
+  lasts. Turning it off altogether was tried and dropped: a user's own cycles would stay.
 
 ## What is not done, or no more
 
