@@ -47,7 +47,7 @@ def run(
     `scenario`: a path, a dict or a `Scenario`. `overrides`: dotted keys. `progress`: None shows a bar where somebody
     may be watching. Raises ScenarioError for bad input and RunFailed, with its cause, for a run that broke.
     """
-    loaded, base = load_scenario(scenario, overrides)
+    loaded, base = _load(scenario, overrides)
     if mode not in MODES:
         raise UnknownName("mode", mode, ", ".join(MODES))
     if mode in ("lockstep", "live"):
@@ -61,7 +61,7 @@ def run(
 
 def check(scenario: Given, overrides: Mapping[str, Any] | None = None) -> list[str]:
     """Read a scenario and everything it names, run nothing; what it comes to, in lines for people."""
-    loaded, base = load_scenario(scenario, overrides)
+    loaded, base = _load(scenario, overrides)
     lines = [f"{loaded.name}: {len(loaded.deployment)} deployments on {len(loaded.cluster.nodes)} nodes"]
     for deployment in loaded.deployment:
         for node in [node for node in loaded.cluster.nodes if node.gpus]:
@@ -87,13 +87,19 @@ def assert_deterministic(
 
     Raises NotDeterministic, which names the first message that differs.
     """
-    loaded, base = load_scenario(scenario, overrides)
+    loaded, base = _load(scenario, overrides)
     root = loaded.seed if seed is None else seed
 
     def once(trace: Trace) -> None:
         _run_on(SimRuntime(root, shuffle_ties=shuffle_ties, trace=trace), loaded, base, "simulate", root, False)
 
     return assert_same_trace(once)
+
+
+def _load(scenario: Given, overrides: Mapping[str, Any] | None) -> tuple[Scenario, Path]:
+    """The scenario and the folder that its relative paths count from."""
+    loaded, base = load_scenario(scenario, overrides)
+    return loaded.model_copy(update={"time_model": loaded.time_model.beside(base)}), base
 
 
 def _source(scenario: Scenario, base: Path, seed: int) -> Source:
