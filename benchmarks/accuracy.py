@@ -144,7 +144,7 @@ def main() -> None:
     mean = float(np.mean(measured)) if measured else None
     if mean is not None:
         print(f"\nmean absolute error over {len(measured)} figures, profile: {mean:.2f} %, largest {max(measured):.2f} %")
-    points = silicon_points.compare(8 if options.quick else 1)
+    points = silicon_points.compare(overheads(), 8 if options.quick else 1)
     if options.json:
         about.write(
             options.json,

@@ -41,6 +41,7 @@ class TimeModel(Table):
     kind: Literal["roofline", "profile", "silicon", "calibrated"] = "roofline"
     path: str | None = Field(None, description="profile: a folder; calibrated: a file")
     backend: Literal["vllm", "sglang", "trtllm"] = Field("vllm", description="silicon: the engine that was measured")
+    fp8: Literal["fp8", "fp8_block"] = Field("fp8", description="silicon: FP8 weights scaled by tensor or by block")
     expert_parallel: bool = Field(False, description="experts whole on each GPU instead of each split among all")
 
     @model_validator(mode="after")

@@ -29,4 +29,18 @@ def make_time_model(
             given = f"{engine.dtype}, kv {engine.kv_cache_dtype}, {tp} GPUs"
             raise InputError("profile", given, "bfloat16 on one GPU: what profiles of this format hold")
         return profile_model(Path(asked.path or ""), model, gpu, padding)
+    if asked.kind == "silicon":
+        from rakka_sim.timing.silicon import silicon_model
+
+        return silicon_model(
+            model,
+            gpu,
+            tp,
+            engine.dtype,
+            engine.kv_cache_dtype,
+            padding,
+            backend=asked.backend,
+            fp8=asked.fp8,
+            expert_parallel=asked.expert_parallel,
+        )
     return Roofline(model, gpu, tp=tp, dtype=engine.dtype, kv_dtype=engine.kv_cache_dtype)
