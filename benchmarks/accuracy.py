@@ -143,7 +143,9 @@ def main() -> None:
     measured = [error for name, run in found["runs"].items() if "(" not in name for error in errors(run)]
     mean = float(np.mean(measured)) if measured else None
     if mean is not None:
-        print(f"\nmean absolute error over {len(measured)} figures, profile: {mean:.2f} %, largest {max(measured):.2f} %")
+        print(
+            f"\nmean absolute error over {len(measured)} figures, profile: {mean:.2f} %, largest {max(measured):.2f} %"
+        )
     points = silicon_points.compare(overheads(), 8 if options.quick else 1)
     if options.json:
         about.write(

@@ -49,7 +49,9 @@ def rows() -> list[dict[str, str]]:
             and row["backend"] in ("vllm", "sglang")
             and (row["tp_size"], row["pp_size"]) in (("1", "1"), ("1.0", "1.0"))
         ]
-    return list({tuple(v for k, v in row.items() if k not in ("id", "silicon_data_source")): row for row in found}.values())
+    return list(
+        {tuple(v for k, v in row.items() if k not in ("id", "silicon_data_source")): row for row in found}.values()
+    )
 
 
 def unmodelled(row: dict[str, str]) -> str | None:

@@ -6,7 +6,7 @@ import os
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, overload
 
 import numpy as np
 
@@ -17,6 +17,7 @@ from rakka_sim.config.slo import resolve_slo
 from rakka_sim.errors import InputError, NotBuilt, RakkaError, RunFailed, ScenarioError, UnknownName
 from rakka_sim.messages import Apply
 from rakka_sim.records import EventLog
+from rakka_sim.report.ensemble import Ensemble
 from rakka_sim.report.report import Report
 from rakka_sim.runtime.live import LiveRuntime
 from rakka_sim.runtime.replay import Trace, assert_same_trace
@@ -33,6 +34,30 @@ Given = str | Path | Mapping[str, Any] | Scenario
 WORKLOAD_STREAM = 0x6C6F6164  # keeps the workload's draws apart from those of every actor
 
 
+@overload
+def run(
+    scenario: Given,
+    *,
+    mode: str = ...,
+    seed: int | None = ...,
+    seeds: Literal[1] = ...,
+    progress: bool | None = ...,
+    overrides: Mapping[str, Any] | None = ...,
+) -> Report: ...
+
+
+@overload
+def run(
+    scenario: Given,
+    *,
+    mode: str = ...,
+    seed: int | None = ...,
+    seeds: int,
+    progress: bool | None = ...,
+    overrides: Mapping[str, Any] | None = ...,
+) -> Report | Ensemble: ...
+
+
 def run(
     scenario: Given,
     *,
@@ -41,8 +66,8 @@ def run(
     seeds: int = 1,
     progress: bool | None = None,
     overrides: Mapping[str, Any] | None = None,
-) -> Report:
-    """Run a scenario to its end.
+) -> Report | Ensemble:
+    """Run a scenario to its end; with `seeds` above 1 so many times, from `seed` on, for means and their confidence.
 
     `scenario`: a path, a dict or a `Scenario`. `overrides`: dotted keys. `progress`: None shows a bar where somebody
     may be watching. Raises ScenarioError for bad input and RunFailed, with its cause, for a run that broke.
@@ -52,11 +77,15 @@ def run(
         raise UnknownName("mode", mode, ", ".join(MODES))
     if mode in ("lockstep", "live"):
         raise NotBuilt(f"mode {mode!r} (it needs the torch engine)", 'use "simulate" or "emulate"')
-    if seeds != 1:
-        raise NotBuilt("a report over several seeds", "run each seed and rakka_sim.compare the reports")
-    seed = loaded.seed if seed is None else seed
-    system = SimRuntime(seed) if mode == "simulate" else LiveRuntime(seed)
-    return _run_on(system, loaded, base, mode, seed, progress)
+    if seeds < 1:
+        raise InputError("seeds", seeds, "1 or more")
+    first = loaded.seed if seed is None else seed
+
+    def once(root: int) -> Report:
+        system = SimRuntime(root) if mode == "simulate" else LiveRuntime(root)
+        return _run_on(system, loaded, base, mode, root, progress)
+
+    return once(first) if seeds == 1 else Ensemble([once(first + more) for more in range(seeds)])
 
 
 def check(scenario: Given, overrides: Mapping[str, Any] | None = None) -> list[str]:

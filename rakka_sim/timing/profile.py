@@ -51,7 +51,9 @@ def _curves(file: Path, size: str, wanted: tuple[str, ...]) -> dict[str, Curve]:
     missing = [name for name in wanted if name not in points]
     if missing:
         raise InputError(f"{file}: layers", ", ".join(points), f"all of {', '.join(wanted)}")
-    return {name: Curve(*zip(*found, strict=True), where=f"{file}: {name}") for name, found in points.items()}
+    return {
+        name: Curve([x for x, _ in found], [y for _, y in found], f"{file}: {name}") for name, found in points.items()
+    }
 
 
 class Kernels:
@@ -91,15 +93,15 @@ class MeasuredAttention:
             for chunk, cached, rows, context, time in _rows(file, names)
         }
         self._layers, self._skew = layers, skew
-        alone = {(rows, context): s for (chunk, _, rows, context), s in table.items() if rows and not chunk}
-        self._decode = Grid([doubling(rows for rows, _ in alone), sorted({kv for _, kv in alone})], alone)
+        alone: dict[tuple[float, ...], float] = {
+            (rows, context): s for (chunk, _, rows, context), s in table.items() if rows and not chunk
+        }
+        self._decode = Grid([doubling(key[0] for key in alone), sorted({key[1] for key in alone})], alone)
         prefill: dict[float, dict[float, float]] = defaultdict(dict)
         for (chunk, cached, rows, _), s in table.items():
             if chunk and not rows:
                 prefill[chunk][cached] = s
-        self._prefill = {
-            chunk: Curve(list(found), list(found.values()), str(file)) for chunk, found in prefill.items()
-        }
+        self._prefill = {chunk: Curve(list(found), list(found.values()), str(file)) for chunk, found in prefill.items()}
         self._chunks = sorted(self._prefill)
         self._start = min(float(curve.times[0]) for curve in self._prefill.values())
         self._mixed = self._mixed_grid(table)
@@ -107,7 +109,8 @@ class MeasuredAttention:
     def _mixed_grid(self, table: dict[tuple[float, float, float, float], float]) -> Grid:
         mixed = {key: s for key, s in table.items() if key[0] and key[2]}
         axes = [doubling(key[axis] for key in mixed) for axis in range(4)]
-        return Grid(axes, {key: s - self._row_s(key[0], key[1]) for key, s in mixed.items()})
+        beside: dict[tuple[float, ...], float] = {key: s - self._row_s(key[0], key[1]) for key, s in mixed.items()}
+        return Grid(axes, beside)
 
     def _row_s(self, chunk: float, cached: float) -> float:
         """One prefill row by itself, one layer."""

@@ -2,7 +2,7 @@
 
 GEMMs, attention, experts and all-reduces are looked up, per layer; norms, rotation, activation and sampler, which the
 tables lack, are taken from the roofline's constants. Engines quantise activations to FP8 inside the norm and the
-activation before a GEMM, so that adds nothing. Experts: `expert_parallel` keeps each whole on one GPU of the
+activation before a GEMM, so that adds nothing; block-scaled FP8 takes a kernel for it. Experts: `expert_parallel` keeps each whole on one GPU of the
 tensor-parallel group; as attention leaves every token on every GPU of the group, the traffic is the same all-reduce.
 """
 
@@ -24,7 +24,9 @@ _ELEMENTWISE = 4  # kernels of a layer that are no GEMM: two norms, rotation wit
 class SiliconRows:
     """GEMMs, experts, all-reduces and what lies between them, by tokens."""
 
-    def __init__(self, tables: Tables, model: ModelSpec, gpu: GpuSpec, tp: int, dtype: str, whole_experts: bool) -> None:
+    def __init__(
+        self, tables: Tables, model: ModelSpec, gpu: GpuSpec, tp: int, dtype: str, whole_experts: bool
+    ) -> None:
         gemms, constants = tables.gemm(dtype), constants_for(gpu)
         heads, kv_heads = model.heads // tp, max(1, model.kv_heads // tp)
         dense = model.layers - model.sparse_layers
@@ -38,6 +40,8 @@ class SiliconRows:
                 (model.hidden, model.intermediate // tp, dense),
             ]
         self._parts: list[tuple[Curve, float]] = [(gemms.curve(n, k), float(times)) for n, k, times in products]
+        if dtype == "fp8_block":  # scales per token and group: not fused into norm and activation
+            self._parts += [(tables.quantise(k), float(times)) for _, k, times in products]
         if model.sparse_layers:
             self._parts += _experts(tables, model, tp, dtype, whole_experts)
         head = tables.gemm("bfloat16").curve(model.vocab // tp, model.hidden)
@@ -61,9 +65,7 @@ class SiliconRows:
         return self._head.at(samples) + self._sampler_s + samples * self._logits_s
 
 
-def _experts(
-    tables: Tables, model: ModelSpec, tp: int, dtype: str, whole_experts: bool
-) -> list[tuple[Curve, float]]:
+def _experts(tables: Tables, model: ModelSpec, tp: int, dtype: str, whole_experts: bool) -> list[tuple[Curve, float]]:
     shape = {
         "hidden_size": model.hidden,
         "inter_size": model.expert_intermediate,

@@ -85,6 +85,13 @@ class Tables:
         """Matrix products with weights of `dtype`: bfloat16, fp8 or fp8_block."""
         return Gemms(self._select(self._frame("gemm", "gemm_perf"), "gemm", gemm_dtype=dtype))
 
+    def quantise(self, width: int) -> Curve:
+        """Seconds to bring rows of `width` activations to FP8, by a kernel of its own."""
+        frame = self._frame("quantize", "scale_matrix_perf")
+        nearest = min(frame["k"].unique(), key=lambda k: abs(int(k) - width))
+        kept = frame[frame["k"] == nearest].sort_values("m")
+        return Curve(kept["m"].to_numpy(), kept["latency"].to_numpy() * (_MS * max(1.0, width / float(nearest))))
+
     def decode(self, heads: int, kv_heads: int, head_dim: int, kv_dtype: str, window: int) -> Grid:
         """One layer's attention of a batch of decode rows: rows x context."""
         frame = self._select(
