@@ -81,8 +81,10 @@ class Ensemble:
         return hashlib.sha256("".join(report.digest for report in self.reports).encode()).hexdigest()
 
     def summary(self) -> dict[str, Any]:
-        """The keys of a single run's summary, each number the mean over seeds; beside them `seeds`, and `ci95`: half the
-        width of each mean's 95 % confidence interval, under the same keys."""
+        """The keys of a single run's summary, each number the mean over seeds.
+
+        Beside them `seeds`, and `ci95`: half the width of each mean's 95 % confidence interval, under the same keys.
+        """
         found = [{k: v for k, v in report.summary().items() if k != "seed"} for report in self.reports]
         widths = _combine(found, interval)
         means = _combine(found, lambda values: float(np.mean(values)))

@@ -43,4 +43,8 @@ def make_time_model(
             fp8=asked.fp8,
             expert_parallel=asked.expert_parallel,
         )
+    if asked.kind == "calibrated":
+        from rakka_sim.timing.calibrated import calibrated_model
+
+        return calibrated_model(Path(asked.path or ""), model, gpu, tp, engine.dtype, engine.kv_cache_dtype, padding)
     return Roofline(model, gpu, tp=tp, dtype=engine.dtype, kv_dtype=engine.kv_cache_dtype)

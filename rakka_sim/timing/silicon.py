@@ -2,8 +2,9 @@
 
 GEMMs, attention, experts and all-reduces are looked up, per layer; norms, rotation, activation and sampler, which the
 tables lack, are taken from the roofline's constants. Engines quantise activations to FP8 inside the norm and the
-activation before a GEMM, so that adds nothing; block-scaled FP8 takes a kernel for it. Experts: `expert_parallel` keeps each whole on one GPU of the
-tensor-parallel group; as attention leaves every token on every GPU of the group, the traffic is the same all-reduce.
+activation before a GEMM, so that adds nothing; block-scaled FP8 takes a kernel for it. Experts: `expert_parallel` keeps
+each whole on one GPU of the tensor-parallel group; as attention leaves every token on every GPU of the group, the
+traffic is the same all-reduce.
 """
 
 from __future__ import annotations

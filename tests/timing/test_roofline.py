@@ -273,7 +273,7 @@ def test_one_gpu_talks_to_nobody(device: GpuSpec) -> None:
 
 def test_the_h200_is_where_measured_kernels_put_it() -> None:
     roof = Roofline(LLAMA, gpu("H200"))
-    assert 3.5e-3 < roof.seconds(decode(1, 1)) < 4.7e-3
+    assert 3.5e-3 < roof.seconds(decode(1, 1)) < 5.3e-3  # the kernels of vLLM 0.24 add up to 4.97 ms
     assert 38e-3 < roof.seconds(prefill(2048)) < 55e-3
 
 
