@@ -66,7 +66,7 @@ def unmodelled(row: dict[str, str]) -> str | None:
     return None
 
 
-def scenario(row: dict[str, str], overheads: dict[str, float]) -> dict[str, Any]:
+def scenario(row: dict[str, str]) -> dict[str, Any]:
     """The row as a closed loop."""
     users = concurrency(row)
     dtype, scaling = DTYPES[row["gemm_quant_mode"]]
@@ -76,7 +76,6 @@ def scenario(row: dict[str, str], overheads: dict[str, float]) -> dict[str, Any]
         "kv_cache_dtype": "fp8" if (row["backend"], dtype) == ("vllm", "fp8") else "auto",
         "max_num_batched_tokens": BUDGET,
         "max_num_seqs": max(256, users),
-        **overheads,
     }
     time_model = {"kind": "silicon", "backend": row["backend"], "fp8": scaling}
     times = make_time_model(
@@ -113,9 +112,9 @@ def concurrency(row: dict[str, str]) -> int:
     return int(said.group(1)) if said else int(float(row["batch_size"]))
 
 
-def simulate(row: dict[str, str], overheads: dict[str, float]) -> dict[str, Any]:
+def simulate(row: dict[str, str]) -> dict[str, Any]:
     """TPOT and TTFT (mean, ms), real and simulated."""
-    of = rakka_sim.run(scenario(row, overheads), progress=False).summary()
+    of = rakka_sim.run(scenario(row), progress=False).summary()
     found: dict[str, Any] = {
         "gpu": GPUS[row["system"]],
         "model": row["model_path"],
@@ -131,7 +130,7 @@ def simulate(row: dict[str, str], overheads: dict[str, float]) -> dict[str, Any]
     return found
 
 
-def compare(overheads: dict[str, float], every: int = 1) -> dict[str, Any]:
+def compare(every: int = 1) -> dict[str, Any]:
     """Each `every`-th point that can be modelled; the figures, and what was left out and why."""
     try:
         asked = rows()
@@ -144,7 +143,7 @@ def compare(overheads: dict[str, float], every: int = 1) -> dict[str, Any]:
     reasons.update(reason for row in asked if (reason := unmodelled(row)) is not None)
     for row in wanted[::every]:
         try:
-            points.append(simulate(row, overheads))
+            points.append(simulate(row))
         except RakkaError as error:
             reasons[str(error)] += 1
     if every > 1:
