@@ -38,6 +38,8 @@ PUBLISHED = {
     "RTX 4090": {"ttft": (0.6, 0.3), "tpot": (0.2, 0.9), "e2e": (0.5, 0.4)},
     "RTX PRO 6000": {"ttft": (-4.0, -2.0), "tpot": (-1.0, 0.6), "e2e": (-1.8, -1.6)},
 }
+# Its own count of prompt tokens found in the cache on the RTX PRO 6000, from its published log of that run.
+PREFIX_HITS = {"hits": 19_520, "prompts": 257_239}
 
 
 def statistics(values: np.ndarray[Any, Any]) -> dict[str, float]:
@@ -159,6 +161,7 @@ def main() -> None:
             mean_abs_error_pct=mean,
             overheads_us=overheads(),
             published_pct=PUBLISHED,
+            published_prefix_hits=PREFIX_HITS,
             silicon=points,
         )
 

@@ -40,10 +40,12 @@ def replays(found: dict[str, Any]) -> list[str]:
             rows.append([metric.upper(), *cells, f"{figures[metric]['per_request']['median_abs_error_pct']:.1f} %"])
         head = ["real / simulated (ms)", *STATISTICS, "median per request"]
         kind = "" if "(" in name else " with its measured kernels"
-        parts.append(
-            f"### {name}{kind}\n\n{table(head, rows)}\n\n{facts['requests']} requests, {facts['kv_blocks']:,} KV blocks, "
-            f"{facts['preemptions_sim']} preemptions; {facts['x_real_time']:,.0f} times as fast as the real run."
-        )
+        parts += [
+            f"### {name}{kind}",
+            table(head, rows),
+            f"{facts['requests']} requests, {facts['kv_blocks']:,} KV blocks, {facts['preemptions_sim']} preemptions; "
+            f"{facts['x_real_time']:,.0f} times as fast as the real run.",
+        ]
         if name in found["published_pct"]:
             theirs = ", ".join(
                 f"{metric.upper()} {mean:+.1f} / {p99:+.1f} %"
@@ -78,44 +80,57 @@ def silicon(found: dict[str, Any]) -> list[str]:
 def constants(found: dict[str, Any]) -> str:
     rows = []
     for name, groups in found["cases"].items():
-        cells = [
-            f"{groups[k]['median_abs_pct']:.1f} % ({groups[k]['bias_pct']:+.1f})" for k in ("decode", "prefill", "all")
-        ]
+        kinds = [groups[kind] for kind in ("decode", "prefill", "all")]
+        cells = [f"{of['median_abs_pct']:.1f} % ({of['bias_pct']:+.1f})" for of in kinds]
         rows.append([name, str(groups["all"]["steps"]), *cells, f"{groups['all']['p90_abs_pct']:.1f} %"])
     return table(["GPU", "steps", "decode: median (bias)", "prefill: median (bias)", "all: median (bias)", "p90"], rows)
+
+
+RUNS = """\
+vLLM 0.19, Llama-3.1-8B, 300 ShareGPT requests at about 10 a second (casys-kaist/LLMServingSim, MIT), replayed with the
+engine's own settings. The time of a step is put together from kernels measured on the same GPU. The only numbers fitted
+to the runs are {host:.0f} us of host overhead per step (the best of a line search over both runs, `accuracy.py --fit`)
+and {front:.0f} us of front end per request (the usual distance from arrival to an idle engine), the same for both GPUs.
+Mean absolute error over TTFT, TPOT, E2E x mean, p50, p90, p95, p99 of both runs: **{mean}**."""
+LEFT = """\
+What is left: the recorded runs say how long each prompt was, not what it held. They came from conversations whose turns
+share a beginning: the authors' simulator, which has the prompts, counts {hits:,} of {prompts:,} prompt tokens
+({share:.1%}) as found in the cache. Which, the records do not say. On the RTX 4090 that decides which requests still find
+a place before the cache is full, and one that does not waits for ten seconds; on the RTX PRO 6000 it makes prefills
+shorter, which a host overhead of 0 hides. The first prefill of each run also took longer than its kernels do (0.06 and
+0.35 s: lazy loading), and vLLM schedules one step ahead, so that it sees an arrival one step later than here."""
+POINTS = """\
+`silicon` (kernel tables of aiconfigurator-core) against the end-to-end points of the same package: aggregated serving on
+one H100, H200 or B200 in vLLM or SGLang, as a closed loop with fixed lengths and the default overheads. Whether prompts
+repeated each other, and how a run began, is not known; TTFT hangs on both."""
+TABLE = """\
+Relative error of `roofline` against steps put together from measured kernels, over models, precisions, batches, contexts
+and prompts (`benchmarks/silicon_constants.py`)."""
 
 
 def document(results: Path) -> str:
     found = json.loads((results / "accuracy.json").read_text(encoding="utf-8"))
     fitted = json.loads((results / "silicon_constants.json").read_text(encoding="utf-8"))
-    host, front = found["overheads_us"]["host_overhead_us"], found["overheads_us"]["frontend_overhead_us"]
-    mean = found["mean_abs_error_pct"]
+    mean, over, known = found["mean_abs_error_pct"], found["overheads_us"], found["published_prefix_hits"]
+    runs = RUNS.format(
+        host=over["host_overhead_us"],
+        front=over["frontend_overhead_us"],
+        mean="not measured" if mean is None else f"{mean:.2f} %",
+    )
+    left = LEFT.format(hits=known["hits"], prompts=known["prompts"], share=known["hits"] / known["prompts"])
     parts = [
         "# How far simulations are from measured runs",
-        "Written by `benchmarks/accuracy_doc.py`; no figure here is typed by hand.",
+        "Written by `benchmarks/accuracy_doc.py` from `benchmarks/results`.",
         provenance(found),
         "## Two real vLLM runs",
-        "vLLM 0.19, Llama-3.1-8B, 300 ShareGPT requests at about 10 a second (casys-kaist/LLMServingSim, MIT), replayed "
-        "with the engine's own settings. The time of a step is put together from kernels measured on the same GPU. The "
-        f"only numbers fitted to the runs are {host:.0f} us of host overhead per step (the best of a line search over "
-        f"both runs, `accuracy.py --fit`) and {front:.0f} us of front end per request (the usual distance from arrival to "
-        "an idle engine), the same for both GPUs. Mean absolute error over TTFT, TPOT, E2E x mean, p50, p90, p95, p99 of "
-        + (f"both: **{mean:.2f} %**." if mean is not None else "both: not measured."),
+        runs,
         *replays(found),
-        "What is left: the recorded runs say how long each prompt was, not what it held. They came from conversations "
-        "whose turns share a beginning, so some prefills were shorter and some blocks shared; which, the records do not "
-        "say. On the RTX 4090 that decides which requests still find a place before the cache is full, and a request "
-        "that does not waits for ten seconds. The first prefill of each run also took longer than the kernels do (0.06 "
-        "and 0.35 s: lazy loading), and vLLM schedules one step ahead, so that it sees an arrival a step later than "
-        "here.",
+        left,
         "## Measured points on data-centre GPUs",
-        "`silicon` (kernel tables of aiconfigurator-core) against the end-to-end points of the same package: aggregated "
-        "serving on one H100, H200 or B200 in vLLM or SGLang, as a closed loop with fixed lengths and the default "
-        "overheads. Whether prompts repeated each other, and how a run began, is not known; TTFT hangs on both.",
+        POINTS,
         *silicon(found),
         "## Constants of the roofline",
-        "Relative error of `roofline` against steps put together from measured kernels, over models, precisions, batches, "
-        "contexts and prompts (`benchmarks/silicon_constants.py`).",
+        TABLE,
         constants(fitted),
     ]
     return "\n\n".join(parts) + "\n"

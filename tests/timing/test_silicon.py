@@ -17,7 +17,7 @@ from rakka_sim.timing.implied import implied
 
 pytest.importorskip("aiconfigurator_core", reason="the extra silicon is not installed")
 
-from rakka_sim.timing.silicon import silicon_model
+from rakka_sim.timing.silicon import SiliconAttention, silicon_model
 from rakka_sim.timing.silicon_tables import SYSTEMS, Tables
 
 LLAMA, QWEN = model_spec("Llama-3.1-8B"), model_spec("Qwen3-30B-A3B")
