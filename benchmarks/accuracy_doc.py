@@ -95,17 +95,17 @@ Mean absolute error over TTFT, TPOT, E2E x mean, p50, p90, p95, p99 of both runs
 LEFT = """\
 What is left: the recorded runs say how long each prompt was, not what it held. They came from conversations whose turns
 share a beginning: the authors' simulator, which has the prompts, counts {hits:,} of {prompts:,} prompt tokens
-({share:.1%}) as found in the cache. Which, the records do not say. On the RTX 4090 that decides which requests still find
-a place before the cache is full, and one that does not waits for ten seconds; on the RTX PRO 6000 it makes prefills
+({share:.1%}) as found in the cache. Which, the records do not say. On the RTX 4090 that decides which requests still
+find a place before the cache is full, and one that does not waits for ten seconds; on the RTX PRO 6000 prefills are
 shorter, which a host overhead of 0 hides. The first prefill of each run also took longer than its kernels do (0.06 and
 0.35 s: lazy loading), and vLLM schedules one step ahead, so that it sees an arrival one step later than here."""
 POINTS = """\
-`silicon` (kernel tables of aiconfigurator-core) against the end-to-end points of the same package: aggregated serving on
-one H100, H200 or B200 in vLLM or SGLang, as a closed loop with fixed lengths and the default overheads. Whether prompts
-repeated each other, and how a run began, is not known; TTFT hangs on both."""
+`silicon` (kernel tables of aiconfigurator-core) against the end-to-end points of the same package: aggregated serving
+on one H100, H200 or B200 in vLLM or SGLang, as a closed loop with fixed lengths and the default overheads. Whether
+prompts repeated each other, and how a run began, is not known; TTFT hangs on both."""
 TABLE = """\
-Relative error of `roofline` against steps put together from measured kernels, over models, precisions, batches, contexts
-and prompts (`benchmarks/silicon_constants.py`)."""
+Relative error of `roofline` against steps put together from measured kernels, over models, precisions, batches,
+contexts and prompts (`benchmarks/silicon_constants.py`)."""
 
 
 def document(results: Path) -> str:

@@ -6,11 +6,12 @@ Latencies there are in ms and of one call; a folder per system, operation, engin
 from __future__ import annotations
 
 import re
-from collections import defaultdict
 from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from rakka_sim.errors import InputError
 from rakka_sim.timing.curves import Curve, Grid
@@ -145,18 +146,25 @@ class Gemms:
     """Curves over tokens of m x k by k x n products, for any n and k: linear between the measured ones."""
 
     def __init__(self, frame: pd.DataFrame) -> None:
-        found: dict[tuple[int, int], dict[int, float]] = defaultdict(dict)
-        for n, k, m, ms in frame[["n", "k", "m", "latency"]].itertuples(index=False):
-            at = found[int(n), int(k)]
-            at[int(m)] = min(at.get(int(m), ms * _MS), ms * _MS)
-        self._curves = {key: Curve(sorted(at), [at[m] for m in sorted(at)]) for key, at in found.items()}
-        self._n, self._k = (sorted({key[axis] for key in found}) for axis in (0, 1))
+        self._at = {name: frame[name].to_numpy() for name in ("n", "k", "m", "latency")}
+        self._n, self._k = (sorted(map(int, np.unique(self._at[name]))) for name in ("n", "k"))
+
+    def _measured(self, n: int, k: int) -> Curve | None:
+        at = self._at
+        here = (at["n"] == n) & (at["k"] == k)
+        if not here.any():
+            return None
+        tokens = np.unique(at["m"][here])
+        best = np.full(len(tokens), np.inf)
+        np.minimum.at(best, tokens.searchsorted(at["m"][here]), at["latency"][here])
+        return Curve(tokens, best * _MS)
 
     def curve(self, n: int, k: int) -> Curve:
         """Seconds by tokens."""
         (n0, n1, u), (k0, k1, v) = _around(self._n, n), _around(self._k, k)
         corners = [((n0, k0), (1 - u) * (1 - v)), ((n1, k0), u * (1 - v)), ((n0, k1), (1 - u) * v), ((n1, k1), u * v)]
-        used = [(self._curves[key], weight) for key, weight in corners if weight and key in self._curves]
+        found = [(self._measured(*key), weight) for key, weight in corners if weight]
+        used = [(curve, weight) for curve, weight in found if curve is not None]
         if not used or abs(sum(weight for _, weight in used) - 1.0) > 1e-9:
             raise InputError("silicon: gemm n x k", f"{n} x {k}", f"up to {self._n[-1]} x {self._k[-1]}, measured near")
         sizes = used[0][0].sizes
