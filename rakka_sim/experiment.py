@@ -77,9 +77,9 @@ def run(
         raise UnknownName("mode", mode, ", ".join(MODES))
     if mode in ("lockstep", "live"):
         raise NotBuilt(f"mode {mode!r} (it needs the torch engine)", 'use "simulate" or "emulate"')
-    if seeds < 1:
-        raise InputError("seeds", seeds, "1 or more")
-    first = loaded.seed if seed is None else seed
+    if type(seeds) is not int or seeds < 1:
+        raise InputError("seeds", seeds, "an integer, at least 1")
+    first = loaded.seed if seed is None else _seed(seed)
 
     def once(root: int) -> Report:
         system = SimRuntime(root) if mode == "simulate" else LiveRuntime(root)
@@ -117,7 +117,7 @@ def assert_deterministic(
     Raises NotDeterministic, which names the first message that differs.
     """
     loaded, base = _load(scenario, overrides)
-    root = loaded.seed if seed is None else seed
+    root = loaded.seed if seed is None else _seed(seed)
 
     def once(trace: Trace) -> None:
         _run_on(SimRuntime(root, shuffle_ties=shuffle_ties, trace=trace), loaded, base, "simulate", root, False)
@@ -129,6 +129,12 @@ def _load(scenario: Given, overrides: Mapping[str, Any] | None) -> tuple[Scenari
     """The scenario and the folder that its relative paths count from."""
     loaded, base = load_scenario(scenario, overrides)
     return loaded.model_copy(update={"time_model": loaded.time_model.beside(base)}), base
+
+
+def _seed(given: object) -> int:
+    if not isinstance(given, int | np.integer) or isinstance(given, bool) or given < 0:
+        raise InputError("seed", given, "an integer, at least 0")
+    return int(given)
 
 
 def _source(scenario: Scenario, base: Path, seed: int) -> Source:
@@ -155,7 +161,7 @@ def _run_on(system: System, scenario: Scenario, base: Path, mode: str, seed: int
         _serve(system, stack, source, scenario.stop_after_s, progress)
     finally:
         system.stop()
-    log.check()
+    log.check_whole()
     return Report(
         log,
         scenario=scenario.model_dump(mode="json", exclude_unset=True),

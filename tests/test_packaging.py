@@ -32,6 +32,7 @@ NOT_ON_CONDA = {"silicon"}
 IMPORT_NAMES = {
     "pyyaml": "yaml",
     "prometheus-client": "prometheus_client",
+    "jupyter-client": "jupyter_client",
     "aiconfigurator-core": "aiconfigurator_core",
 }
 # What comes with another package, which pins it and documents it as its own.
