@@ -2,32 +2,32 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from rakka_sim.report import files
+from rakka_sim.report.confidence import interval
 from rakka_sim.report.figures import Figure, empty, figure
 from rakka_sim.report.plots import LATENCIES
 
 if TYPE_CHECKING:
-    from rakka_sim.report.ensemble import Ensemble
+    from rakka_sim.report.report import Report
 
 SHARES = np.linspace(0.5, 99.5, 199)
 
 
 class Bands:
-    """Figures of an ensemble; each is made anew."""
+    """Figures of several runs together; each is made anew."""
 
-    def __init__(self, ensemble: Ensemble) -> None:
-        self._ensemble = ensemble
+    def __init__(self, reports: Sequence[Report]) -> None:
+        self._reports = reports
 
     def latency(self) -> Figure:
         """How TTFT, TPOT, ITL and E2E are distributed: each percentile's mean over seeds, and its 95 % interval."""
-        from rakka_sim.report.ensemble import interval
-
-        pooled = [report.measures.pooled(report.measures.completed) for report in self._ensemble.reports]
+        pooled = [report.measures.pooled(report.measures.completed) for report in self._reports]
         with figure(2, 2, (9, 5.4)) as (made, axes):
             for one, (name, (title, colour)) in zip(axes, LATENCIES.items(), strict=True):
                 one.set(title=title, xlabel="ms", ylabel="share (%)", ylim=(0, 102))

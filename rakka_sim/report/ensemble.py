@@ -14,10 +14,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from scipy import stats
 
 from rakka_sim.errors import InputError
 from rakka_sim.report import text
+from rakka_sim.report.confidence import interval
 from rakka_sim.report.report import Report
 
 if TYPE_CHECKING:
@@ -25,17 +25,7 @@ if TYPE_CHECKING:
 
     from rakka_sim.report.bands import Bands
 
-LEVEL = 0.95
 _RATES = ("goodput_rps", "requests_per_s", "output_tokens_per_s", "preemptions", "prefix_hit_rate", "simulated_s")
-
-
-def interval(values: Sequence[float]) -> float | None:
-    """Half the width of the mean's confidence interval; None for fewer than two values."""
-    count = len(values)
-    if count < 2:
-        return None
-    error = float(np.std(values, ddof=1)) / count**0.5
-    return float(float(stats.t.ppf((1 + LEVEL) / 2, count - 1)) * error)
 
 
 def _is_number(value: object) -> bool:
@@ -112,7 +102,7 @@ class Ensemble:
         """Figures with a band for the mean's confidence interval: ``plot.latency()``, ``plot.all(folder)``."""
         from rakka_sim.report.bands import Bands
 
-        return Bands(self)
+        return Bands(self.reports)
 
     def to_dict(self) -> dict[str, Any]:
         """What `save` writes as summary.json."""

@@ -12,7 +12,8 @@ from scipy import stats
 
 import rakka_sim
 from rakka_sim.errors import InputError
-from rakka_sim.report.ensemble import Ensemble, interval
+from rakka_sim.report.confidence import interval
+from rakka_sim.report.ensemble import Ensemble
 from rakka_sim.report.report import Report
 
 SCENARIO: dict[str, Any] = {
