@@ -23,7 +23,7 @@ from rakka_sim.runtime.live import LiveRuntime
 from rakka_sim.runtime.replay import Trace, assert_same_trace
 from rakka_sim.runtime.sim import SimRuntime
 from rakka_sim.runtime.wall import Stopwatch
-from rakka_sim.wiring import Stack, build, engine_plan
+from rakka_sim.wiring import Stack, build, engine_plan, modelled
 from rakka_sim.workload.source import Source, make_source, merge
 
 if TYPE_CHECKING:
@@ -94,7 +94,9 @@ def check(scenario: Given, overrides: Mapping[str, Any] | None = None) -> list[s
     lines = [f"{loaded.name}: {len(loaded.deployment)} deployments on {len(loaded.cluster.nodes)} nodes"]
     for deployment in loaded.deployment:
         for node in [node for node in loaded.cluster.nodes if node.gpus]:
-            lines.append(engine_plan(deployment, node).text)
+            plan = engine_plan(deployment, node)
+            modelled(deployment, node, plan, loaded.time_model)  # its data is there
+            lines.append(plan.text)
     if loaded.workload:
         source = _source(loaded, base, loaded.seed)
         lines.append(f"workload: {source.total if source.total is not None else 'an unknown number of'} requests")

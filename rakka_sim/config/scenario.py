@@ -49,6 +49,8 @@ class TimeModel(Table):
         needs = self.kind in ("profile", "calibrated")
         if needs and not self.path:
             raise ValueError(f'time_model.kind = "{self.kind}" needs time_model.path')
+        if self.expert_parallel and needs:
+            raise ValueError(f'time_model.expert_parallel is for the kinds roofline and silicon, not "{self.kind}"')
         if self.path and not needs:
             raise ValueError(f'time_model.path is for the kinds profile and calibrated, not "{self.kind}"')
         return self

@@ -47,4 +47,11 @@ def make_time_model(
         from rakka_sim.timing.calibrated import calibrated_model
 
         return calibrated_model(Path(asked.path or ""), model, gpu, tp, engine.dtype, engine.kv_cache_dtype, padding)
-    return Roofline(model, gpu, tp=tp, dtype=engine.dtype, kv_dtype=engine.kv_cache_dtype)
+    return Roofline(
+        model,
+        gpu,
+        tp=tp,
+        dtype=engine.dtype,
+        kv_dtype=engine.kv_cache_dtype,
+        expert_parallel=asked.expert_parallel,
+    )
