@@ -74,6 +74,7 @@ def compare(run: recorded.Recorded, gpu: str, time_model: dict[str, Any], host_u
     more = {
         "requests": len(frame),
         "kv_blocks": report.log.replicas[0].kv_blocks,
+        "first_ttft_ms": {"real": float(run.latencies["ttft"][0]), "sim": float(frame["ttft_ms"].iloc[0])},
         "makespan_s": {"real": span, "sim": float(report.summary()["simulated_s"])},
         "preemptions_sim": int(report.summary()["preemptions"]),
         "preempted_mean": {"real": float(seen.mean()), "sim": float(ours_seen.mean())},

@@ -97,8 +97,9 @@ What is left: the recorded runs say how long each prompt was, not what it held. 
 share a beginning: the authors' simulator, which has the prompts, counts {hits:,} of {prompts:,} prompt tokens
 ({share:.1%}) as found in the cache. Which, the records do not say. On the RTX 4090 that decides which requests still
 find a place before the cache is full, and one that does not waits for ten seconds; on the RTX PRO 6000 prefills are
-shorter, which a host overhead of 0 hides. The first prefill of each run also took longer than its kernels do (0.06 and
-0.35 s: lazy loading), and vLLM schedules one step ahead, so that it sees an arrival one step later than here."""
+shorter, which a host overhead of 0 hides. The first request of a run also waited longer for its first token than its
+kernels take ({late}: lazy loading), and vLLM schedules one step ahead, so that it sees an arrival one step later than
+here."""
 POINTS = """\
 `silicon` (kernel tables of aiconfigurator-core) against the end-to-end points of the same package: aggregated serving
 on one H100, H200 or B200 in vLLM or SGLang, as a closed loop with fixed lengths and the default overheads. Whether
@@ -117,7 +118,9 @@ def document(results: Path) -> str:
         front=over["frontend_overhead_us"],
         mean="not measured" if mean is None else f"{mean:.2f} %",
     )
-    left = LEFT.format(hits=known["hits"], prompts=known["prompts"], share=known["hits"] / known["prompts"])
+    first = {gpu: facts["first_ttft_ms"] for gpu, facts in found["facts"].items() if "(" not in gpu}
+    late = ", ".join(f"{of['real']:,.0f} ms for {of['sim']:,.0f} on the {gpu}" for gpu, of in first.items())
+    left = LEFT.format(late=late, hits=known["hits"], prompts=known["prompts"], share=known["hits"] / known["prompts"])
     parts = [
         "# How far simulations are from measured runs",
         "Written by `benchmarks/accuracy_doc.py` from `benchmarks/results`.",
