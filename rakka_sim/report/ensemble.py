@@ -110,19 +110,13 @@ class Ensemble:
         return {**self.summary(), "digest": self.digest, "facts": one["facts"], "versions": one["versions"]}
 
     def save(self, folder: str | Path, *, plots: bool = True) -> Path:
-        """Each run's report in `seed-<n>`, the means in ensemble.json, the figures in plots."""
+        """As of a single run; the tables have a column `seed`, summary.json has the means and their intervals."""
         from rakka_sim.report import files
 
-        where = Path(folder)
-        for report in self.reports:
-            report.save(where / f"seed-{report.seed}", plots=False)
-        if plots:
-            self.plot.all(where / "plots")
-        files.write_json(where / "ensemble.json", files.plain(self.to_dict()), indent=2)
-        return where
+        return files.save(self, Path(folder), plots)
 
     def __str__(self) -> str:
-        return text.columns(self._rows())
+        return "\n".join(line.rstrip() for line in text.columns(self._rows()).splitlines())
 
     def __repr__(self) -> str:
         return f"<Ensemble of {self.name!r}: {len(self.reports)} seeds from {self.seeds[0]} on>"
