@@ -98,12 +98,14 @@ share a beginning: the authors' simulator, which has the prompts, counts {hits:,
 ({share:.1%}) as found in the cache. Which, the records do not say. On the RTX 4090 that decides which requests still
 find a place before the cache is full, and one that does not waits for ten seconds; on the RTX PRO 6000 prefills are
 shorter, which a host overhead of 0 hides. The first request of a run also waited longer for its first token than its
-kernels take ({late}: lazy loading), and vLLM schedules one step ahead, so that it sees an arrival one step later than
-here."""
+kernels take ({late}: lazy loading), and
+vLLM schedules one step ahead, so that it sees an arrival one step later than here."""
 POINTS = """\
 `silicon` (kernel tables of aiconfigurator-core) against the end-to-end points of the same package: aggregated serving
-on one H100, H200 or B200 in vLLM or SGLang, as a closed loop with fixed lengths and the default overheads. Whether
-prompts repeated each other, and how a run began, is not known; TTFT hangs on both."""
+on one H100, H200 or B200 in vLLM or SGLang, as a closed loop with fixed lengths and the default overheads, whose users
+start one after another. The FP8 rows of vLLM are given an FP8 KV cache, as their checkpoints ask for; the rows do not
+say. Whether prompts repeated each other, and how a run began, is not known: TTFT hangs on both, and the rows of 100
+output tokens are faster than their prompts could be computed."""
 TABLE = """\
 Relative error of `roofline` against steps put together from measured kernels, over models, precisions, batches,
 contexts and prompts (`benchmarks/silicon_constants.py`)."""
