@@ -104,8 +104,8 @@ POINTS = """\
 `silicon` (kernel tables of aiconfigurator-core) against the end-to-end points of the same package: aggregated serving
 on one H100, H200 or B200 in vLLM or SGLang, as a closed loop with fixed lengths and the default overheads, whose users
 start one after another. The FP8 rows of vLLM are given an FP8 KV cache, as their checkpoints ask for; the rows do not
-say. Whether prompts repeated each other, and how a run began, is not known: TTFT hangs on both, and the vLLM rows of 100
-output tokens are faster than the measured GEMMs can compute their prompts."""
+say. Whether prompts repeated each other, and how a run began, is not known: TTFT hangs on both, and the vLLM rows of
+100 output tokens are faster than the measured GEMMs can compute their prompts."""
 TABLE = """\
 Relative error of `roofline` against steps put together from measured kernels, over models, precisions, batches,
 contexts and prompts (`benchmarks/silicon_constants.py`)."""
