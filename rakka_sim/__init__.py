@@ -12,11 +12,13 @@ if TYPE_CHECKING:
     from rakka_sim.config.loading import load_scenario
     from rakka_sim.config.scenario import Scenario
     from rakka_sim.experiment import assert_deterministic, check, run
+    from rakka_sim.report.ensemble import Ensemble
     from rakka_sim.report.report import Report, compare
     from rakka_sim.runtime.live import LiveRuntime
     from rakka_sim.runtime.sim import SimRuntime
 
 _HOMES = {
+    "Ensemble": "rakka_sim.report.ensemble",
     "LiveRuntime": "rakka_sim.runtime.live",
     "Report": "rakka_sim.report.report",
     "Scenario": "rakka_sim.config.scenario",
@@ -29,6 +31,7 @@ _HOMES = {
 }
 
 __all__ = [
+    "Ensemble",
     "LiveRuntime",
     "Report",
     "Scenario",

@@ -6,7 +6,7 @@ import os
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, overload
 
 import numpy as np
 
@@ -17,13 +17,14 @@ from rakka_sim.config.slo import resolve_slo
 from rakka_sim.errors import InputError, NotBuilt, RakkaError, RunFailed, ScenarioError, UnknownName
 from rakka_sim.messages import Apply
 from rakka_sim.records import EventLog
+from rakka_sim.report.ensemble import Ensemble
 from rakka_sim.report.report import Report
 from rakka_sim.runtime.garbage import rarely_collected
 from rakka_sim.runtime.live import LiveRuntime
 from rakka_sim.runtime.replay import Trace, assert_same_trace
 from rakka_sim.runtime.sim import SimRuntime
 from rakka_sim.runtime.wall import Stopwatch
-from rakka_sim.wiring import Stack, build, engine_plan
+from rakka_sim.wiring import Stack, build, engine_plan, modelled
 from rakka_sim.workload.source import Source, make_source, merge
 
 if TYPE_CHECKING:
@@ -34,6 +35,30 @@ Given = str | Path | Mapping[str, Any] | Scenario
 WORKLOAD_STREAM = 0x6C6F6164  # keeps the workload's draws apart from those of every actor
 
 
+@overload
+def run(
+    scenario: Given,
+    *,
+    mode: str = ...,
+    seed: int | None = ...,
+    seeds: Literal[1] = ...,
+    progress: bool | None = ...,
+    overrides: Mapping[str, Any] | None = ...,
+) -> Report: ...
+
+
+@overload
+def run(
+    scenario: Given,
+    *,
+    mode: str = ...,
+    seed: int | None = ...,
+    seeds: int,
+    progress: bool | None = ...,
+    overrides: Mapping[str, Any] | None = ...,
+) -> Report | Ensemble: ...
+
+
 def run(
     scenario: Given,
     *,
@@ -42,33 +67,37 @@ def run(
     seeds: int = 1,
     progress: bool | None = None,
     overrides: Mapping[str, Any] | None = None,
-) -> Report:
-    """Run a scenario to its end.
+) -> Report | Ensemble:
+    """Run a scenario to its end; with `seeds` above 1 so many times, from `seed` on, for means and their confidence.
 
     `scenario`: a path, a dict or a `Scenario`. `overrides`: dotted keys. `progress`: None shows a bar where somebody
     may be watching. Raises ScenarioError for bad input and RunFailed, with its cause, for a run that broke.
     """
-    loaded, base = load_scenario(scenario, overrides)
+    loaded, base = _load(scenario, overrides)
     if mode not in MODES:
         raise UnknownName("mode", mode, ", ".join(MODES))
     if mode in ("lockstep", "live"):
         raise NotBuilt(f"mode {mode!r} (it needs the torch engine)", 'use "simulate" or "emulate"')
     if type(seeds) is not int or seeds < 1:
         raise InputError("seeds", seeds, "an integer, at least 1")
-    if seeds != 1:
-        raise NotBuilt("a report over several seeds", "run each seed and rakka_sim.compare the reports")
-    seed = loaded.seed if seed is None else _seed(seed)
-    system = SimRuntime(seed) if mode == "simulate" else LiveRuntime(seed)
-    return _run_on(system, loaded, base, mode, seed, progress)
+    first = loaded.seed if seed is None else _seed(seed)
+
+    def once(root: int) -> Report:
+        system = SimRuntime(root) if mode == "simulate" else LiveRuntime(root)
+        return _run_on(system, loaded, base, mode, root, progress)
+
+    return once(first) if seeds == 1 else Ensemble([once(first + more) for more in range(seeds)])
 
 
 def check(scenario: Given, overrides: Mapping[str, Any] | None = None) -> list[str]:
     """Read a scenario and everything it names, run nothing; what it comes to, in lines for people."""
-    loaded, base = load_scenario(scenario, overrides)
+    loaded, base = _load(scenario, overrides)
     lines = [f"{loaded.name}: {len(loaded.deployment)} deployments on {len(loaded.cluster.nodes)} nodes"]
     for deployment in loaded.deployment:
         for node in [node for node in loaded.cluster.nodes if node.gpus]:
-            lines.append(engine_plan(deployment, node).text)
+            plan = engine_plan(deployment, node)
+            modelled(deployment, node, plan, loaded.time_model)  # its data is there
+            lines.append(plan.text)
     if loaded.workload:
         source = _source(loaded, base, loaded.seed)
         lines.append(f"workload: {source.total if source.total is not None else 'an unknown number of'} requests")
@@ -90,13 +119,19 @@ def assert_deterministic(
 
     Raises NotDeterministic, which names the first message that differs.
     """
-    loaded, base = load_scenario(scenario, overrides)
+    loaded, base = _load(scenario, overrides)
     root = loaded.seed if seed is None else _seed(seed)
 
     def once(trace: Trace) -> None:
         _run_on(SimRuntime(root, shuffle_ties=shuffle_ties, trace=trace), loaded, base, "simulate", root, False)
 
     return assert_same_trace(once)
+
+
+def _load(scenario: Given, overrides: Mapping[str, Any] | None) -> tuple[Scenario, Path]:
+    """The scenario and the folder that its relative paths count from."""
+    loaded, base = load_scenario(scenario, overrides)
+    return loaded.model_copy(update={"time_model": loaded.time_model.beside(base)}), base
 
 
 def _seed(given: object) -> int:

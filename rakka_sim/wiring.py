@@ -14,13 +14,15 @@ from rakka_sim.actors.manager import DeploymentManager
 from rakka_sim.actors.metrics import Metrics
 from rakka_sim.actors.placement import DeploymentPlacementActor
 from rakka_sim.config.models import model_spec
+from rakka_sim.config.scenario import TimeModel
 from rakka_sim.core.batching import Batcher, BatchingLimits
 from rakka_sim.core.kv import KvCache
 from rakka_sim.core.routing import make_policy
 from rakka_sim.engines.modelled import ModelledRunner
 from rakka_sim.engines.sizing import kv_block_count
 from rakka_sim.records import EventLog, ReplicaFacts
-from rakka_sim.timing.roofline import HOST_OVERHEAD_S, Roofline
+from rakka_sim.timing.constants import HOST_OVERHEAD_S
+from rakka_sim.timing.factory import make_time_model
 
 if TYPE_CHECKING:
     from rakka_sim.actors.worker import Runner
@@ -60,12 +62,12 @@ def engine_plan(deployment: Deployment, node: Node) -> EnginePlan:
     return EnginePlan(model, limits, sizing.blocks, f"{where}: {sizing.text}")
 
 
-def modelled(deployment: Deployment, node: Node, plan: EnginePlan) -> Callable[[], Runner]:
-    """A runner whose steps take the time that the roofline model says."""
+def modelled(
+    deployment: Deployment, node: Node, plan: EnginePlan, time_model: TimeModel | None = None
+) -> Callable[[], Runner]:
+    """A runner whose steps take the time that the scenario's time model says; roofline where none is given."""
     engine = deployment.engine
-    times = Roofline(
-        plan.model, node.spec, tp=deployment.gpus_per_replica, dtype=engine.dtype, kv_dtype=engine.kv_cache_dtype
-    )
+    times = make_time_model(time_model or TimeModel(), plan.model, node.spec, engine, deployment.gpus_per_replica)
     overhead = HOST_OVERHEAD_S if engine.host_overhead_us is None else engine.host_overhead_us * 1e-6
     return lambda: ModelledRunner(times, overhead)
 
@@ -86,11 +88,12 @@ class Stack:
     kv_lines: list[str] = field(default_factory=list)
 
 
-def build(system: System, scenario: Scenario, log: EventLog, make_runner: MakeRunner = modelled) -> Stack:
+def build(system: System, scenario: Scenario, log: EventLog, make_runner: MakeRunner | None = None) -> Stack:
     """Start every actor that does not depend on a placement; deployments come up by `Apply` to the manager."""
     deployments = {deployment.name: deployment for deployment in scenario.deployment}
     policy = scenario.routing.policy
     make_policy(policy)  # a misspelt name is to be told here, not by an actor
+    make_runner = make_runner or partial(modelled, time_model=scenario.time_model)
     metrics = system.spawn("metrics", Metrics)
     coordinator = system.spawn("coordinator", lambda: DpCoordinator(lambda: make_policy(policy)))
     placing = scenario.placement.policy
