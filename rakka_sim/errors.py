@@ -20,7 +20,8 @@ The name says what went wrong and the fields say where, so that a caller never p
     |-- PlacementError
     |   |-- NoGpuNodes, NoEgressNodes, NotEnoughGpus, NotEnoughDomains, NoSuitableNodes, UnknownPlacement
     |   |-- NodeChanged, PlacementContested, UnknownNode
-    |   `-- BadPolicy                 a user's placement policy chose what it was not offered
+    |   |-- BadPolicy                 a user's placement policy chose what it was not offered
+    |   |-- NoMigStart, MigNoPeers    a slice that does not fit, slices that cannot work as one
     |-- ActorError                    the runtime: who could not be reached, and why
     |   |-- ActorStopped, ActorRestarted, AskTimeout, MailboxFull, Unhandled, NameTaken, Stalled
     |   |-- NotDeterministic          two runs of the same thing differ: which message, and how
@@ -418,6 +419,35 @@ class UnknownPlacement(PlacementError):
 
     def __str__(self) -> str:
         return f"deployment {self.deployment!r} is not placed"
+
+
+@dataclass(eq=False)
+class NoMigStart(PlacementError):
+    """A MIG slice that cannot be where it was to be: `allowed` are the starts at which it is legal (or `placed`)."""
+
+    gpu: str
+    profile: str
+    start: int | None
+    allowed: tuple[int, ...]
+    what: str = "free"
+
+    def __str__(self) -> str:
+        where = "" if self.start is None else f" at {self.start}"
+        starts = ", ".join(map(str, self.allowed)) or "none"
+        return f"{self.profile} on {self.gpu} cannot be{where}; {self.what} starts: {starts}"
+
+
+@dataclass(eq=False)
+class MigNoPeers(PlacementError):
+    """Tensor parallelism over MIG slices, which do not reach each other's memory."""
+
+    device: str
+    gpus: int
+
+    def __str__(self) -> str:
+        return (
+            f"{self.gpus} x {self.device}: MIG slices have no peer access, a replica takes one (gpus = 1) or whole GPUs"
+        )
 
 
 # --- the runtime ------------------------------------------------------------------------------------------------

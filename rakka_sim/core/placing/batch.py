@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 
-from rakka_sim.core.placing.greedy import Greedy, is_plain
+from rakka_sim.core.placing.greedy import Greedy, is_plain, kind_of
 from rakka_sim.core.placing.ledger import Batch, Ledger
 from rakka_sim.core.placing.patterns import deal, programme
 from rakka_sim.core.placing.planning import Plan
@@ -67,17 +68,31 @@ def _joint(demand: Demand) -> bool:
 
 
 def _greedily(ledger: Ledger, demands: list[Demand], batch: Batch) -> list[tuple[Demand, Plan]] | None:
-    """Largest replicas first; None where that does not place all of them, or cannot say."""
+    """Largest replicas first; None where that may place less than could be placed."""
     if not all(is_plain(demand) for demand in demands):
         return None
     greedy, plans = Greedy(ledger.books.values(), ledger.policy), []
+    refused: dict[str, PlacementError] = {}
     for demand in sorted(demands, key=lambda demand: -demand.gpus):
         planned = greedy.place(demand)
         if isinstance(planned, PlacementError):
-            return None
-        plans.append((demand, planned))
+            refused[demand.deployment] = planned
+        else:
+            plans.append((demand, planned))
+    if refused and not _in_halves(demands):
+        return None
+    batch.refused.update(refused)
     batch.proven, batch.solver = True, "greedy"
     return plans
+
+
+def _in_halves(demands: list[Demand]) -> bool:
+    """Whether largest first is sure to place most GPUs: single replicas that differ in size alone, each size a multiple
+    of the next. Wherever such a replica goes, it takes as many places for smaller ones as it would elsewhere."""
+    sizes = sorted({demand.gpus for demand in demands})
+    alike = {kind_of(demand)[1:] for demand in demands}
+    chain = all(large % small == 0 for small, large in pairwise(sizes))
+    return chain and len(alike) == 1 and all(demand.replicas == 1 for demand in demands)
 
 
 def _jointly(ledger: Ledger, demands: list[Demand], batch: Batch, solver: str | None) -> list[tuple[Demand, Plan]]:

@@ -119,14 +119,18 @@ class Greedy:
         heap = self._heap
         while heap:
             _, index, name = heap[0]
-            nodes = self._classes[name]
-            while nodes and self._of[nodes[0]] is not name:
-                heapq.heappop(nodes)  # it has moved on
-            if nodes and nodes[0] == index:
+            if self._lowest(name) == index:
                 return index
             heapq.heappop(heap)
             self._announce(name)
         return None
+
+    def _lowest(self, name: Class) -> int | None:
+        """The lowest node of a class, if it has one."""
+        nodes = self._classes[name]
+        while nodes and self._of[nodes[0]] is not name:
+            heapq.heappop(nodes)  # it has moved on
+        return nodes[0] if nodes else None
 
     def _mask(self, index: int, demand: Demand) -> int:
         free = self._free[index]
@@ -168,15 +172,15 @@ class Greedy:
 
     def _announce(self, name: Class) -> None:
         """Enter the lowest node of a class into the heap of the demand at hand, if the class can serve it."""
-        nodes = self._classes[name]
-        if self._demand is None or not nodes:
+        lowest = self._lowest(name)
+        if self._demand is None or lowest is None:
             return
         key = (self._kind, name)
         if key not in self._scores:
-            self._scores[key] = self._score(nodes[0], self._demand)
+            self._scores[key] = self._score(lowest, self._demand)
         score = self._scores[key]
         if score is not None:
-            heapq.heappush(self._heap, (score, nodes[0], name))
+            heapq.heappush(self._heap, (score, lowest, name))
 
     def _score(self, index: int, demand: Demand) -> Any:
         """The rank of the offer that a node of the class would make; None if it would make none."""
@@ -198,13 +202,13 @@ class Greedy:
         )
 
     def _refused(self, demand: Demand) -> PlacementError:
-        reasons = [(book.facts.name, book.refusal(demand)) for book in self._books]
-        with_gpus = [book for book in self._books if book.facts.shape.count]
-        able = {name for name, reason in reasons if not reason}
-        if not with_gpus:
+        """Why there is no place; what was free is said of one node of each class, not of thousands."""
+        if not any(book.facts.shape.count for book in self._books):
             return NoGpuNodes()
-        if not able:
+        shown = [nodes[0] for name, nodes in self._classes.items() if self._lowest(name) is not None]
+        reasons = [(self._books[index].facts.name, self._books[index].refusal(demand)) for index in shown]
+        if all(reason for _, reason in reasons):
             return NoSuitableNodes(demand.deployment, reasons)
-        free = zip(self._books, self._free, strict=True)
-        had = tuple((book.facts.name, mask.bit_count()) for book, mask in free if book.facts.name in able)
+        able = (index for index, (_, reason) in zip(shown, reasons, strict=True) if not reason)
+        had = tuple((self._books[index].facts.name, self._free[index].bit_count()) for index in able)
         return NotEnoughGpus(demand.gpus, demand.deployment, demand.replicas, had)

@@ -25,7 +25,8 @@ class Shape(Protocol):
         ...
 
     def pair(self, a: int, b: int) -> Hashable:
-        """What lies between two GPUs. Equal values for (a, x) and (b, x), whatever x, make a and b interchangeable."""
+        """What lies between two GPUs, or what one is (a == b). Two that do not differ in it, whatever else the other GPU
+        is, are interchangeable."""
         ...
 
     def set_cost(self, gpus: tuple[int, ...], message_bytes: int) -> float:
@@ -70,7 +71,7 @@ def twins(shape: Shape) -> tuple[tuple[int, ...], ...]:
 
 def _interchangeable(shape: Shape, islands: set[frozenset[int]], a: int, b: int) -> bool:
     others = (gpu for gpu in range(shape.count) if gpu not in (a, b))
-    if shape.pair(a, b) != shape.pair(b, a):
+    if shape.pair(a, a) != shape.pair(b, b) or shape.pair(a, b) != shape.pair(b, a):
         return False
     if any(shape.pair(a, x) != shape.pair(b, x) or shape.pair(x, a) != shape.pair(x, b) for x in others):
         return False
