@@ -21,6 +21,11 @@ ANY_NUMBER = 1 << 30  # room of a node without a limit on remote replicas
 EPOCHS_PER_LIFE = 1 << 32
 
 
+def life_of(epoch: int) -> int:
+    """How often the node had come back when it was in that state."""
+    return epoch // EPOCHS_PER_LIFE
+
+
 class NodeBook:
     """What is placed on one node."""
 
