@@ -55,7 +55,7 @@ RESERVED: dict[str, tuple[str, ...]] = {
     "secrets": ("serving", "notebook"),
     "time": CLOCKS,
     "simpy": ("runtime.sim", "hardware.links"),
-    "torch": ("engines.torch",),
+    "torch": ("engines.torch", "hardware.live"),
     "asyncio": ("serving", "providers", "notebook"),
     "threading": THREADS,
     "multiprocessing": THREADS,

@@ -31,6 +31,7 @@ NOT_ON_CONDA = {"silicon"}
 # What is imported by another name than it is installed by.
 IMPORT_NAMES = {
     "pyyaml": "yaml",
+    "nvidia-ml-py": "pynvml",
     "prometheus-client": "prometheus_client",
     "aiconfigurator-core": "aiconfigurator_core",
 }

@@ -13,6 +13,7 @@ from functools import cached_property
 from rakka_sim.errors import InputError
 from rakka_sim.hardware import between, groups
 from rakka_sim.hardware.collectives import Group
+from rakka_sim.hardware.models import compute_capability
 from rakka_sim.hardware.pairs import Pairs
 from rakka_sim.hardware.parts import Cpu, Gpu, NvLink, Pci, SwitchLink
 from rakka_sim.hardware.paths import PathClass
@@ -20,7 +21,7 @@ from rakka_sim.hardware.paths import PathClass
 MOST_GPUS = 256
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Machine:
     """GPUs, NICs, CPUs and what joins them.
 
@@ -38,6 +39,9 @@ class Machine:
 
     def __post_init__(self) -> None:
         _check(self)
+
+    def __repr__(self) -> str:
+        return f"Machine({self.name or 'unnamed'}: {self.key})"
 
     # --- the parts ----------------------------------------------------------------------------------------------
 
@@ -109,6 +113,19 @@ class Machine:
     def with_nvlinks(self, nvlinks: Iterable[NvLink] = (), switch_links: Iterable[SwitchLink] = ()) -> Machine:
         """This machine with these NVLinks instead of its own: cloud providers' files have none."""
         return replace(self, nvlinks=tuple(sorted(nvlinks)), switch_links=tuple(sorted(switch_links)))
+
+    def with_model(self, model: str) -> Machine:
+        """This machine with `model` for GPUs of which none is known."""
+        if not model or all(gpu.model for gpu in self.gpus):
+            return self
+
+        def named(pci: Pci) -> Pci:
+            gpu = pci.gpu
+            if gpu is not None and not gpu.model:
+                gpu = replace(gpu, model=model, sm=gpu.sm or compute_capability(model))
+            return replace(pci, gpu=gpu, children=tuple(map(named, pci.children)))
+
+        return replace(self, cpus=tuple(replace(cpu, devices=tuple(map(named, cpu.devices))) for cpu in self.cpus))
 
     def _index(self, gpu: int) -> int:
         if not 0 <= gpu < self.count:

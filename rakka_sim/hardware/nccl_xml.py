@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 
 from rakka_sim.errors import InputError
 from rakka_sim.hardware import models, nvlinks, rates
@@ -38,13 +37,6 @@ def read_nccl_xml(text: str | bytes, where: str = "NCCL topology", name: str = "
     if len(hosts) > 1:
         raise InputError(f"{where}, host_hash", ", ".join(hosts), "the CPUs of one host")
     return _Reader(where).machine(root, name or root.get("name"))
-
-
-def load_nccl_xml(path: str | Path) -> Machine:
-    """The same from a file."""
-    from rakka_sim.hardware.files import read_text
-
-    return read_nccl_xml(read_text(Path(path)), str(path), Path(path).stem)
 
 
 @dataclass
