@@ -115,7 +115,7 @@ def _run_on(system: System, scenario: Scenario, base: Path, mode: str, seed: int
     source = _source(scenario, base, seed)
     watch, log = Stopwatch(), EventLog()
     try:
-        stack = build(system, scenario, log)
+        stack = build(system, scenario, log, base=base)
         _bring_up(system, stack, scenario)
         _serve(system, stack, source, scenario.stop_after_s, progress)
     finally:

@@ -19,21 +19,22 @@ if TYPE_CHECKING:
 def demand_of(deployment: Deployment) -> Demand:
     """What a deployment asks of the cluster."""
     wishes = deployment.placement
-    common = {"region": wishes.region, "spread": wishes.spread, "anti_affinity": wishes.anti_affinity}
-    if deployment.transport is TransportKind.REMOTE_NETWORK:
-        provider = deployment.runtime_kind.value
-        return Demand(deployment.name, deployment.replicas, 0, provider, deployment.api_key, **common)
+    remote = deployment.transport is TransportKind.REMOTE_NETWORK
     return Demand(
         deployment.name,
         deployment.replicas,
         deployment.gpus_per_replica,
+        provider=deployment.runtime_kind.value if remote else "",
+        api_key=deployment.api_key,
         gpu_model=gpu(wishes.gpu_model).name if wishes.gpu_model else "",
         min_gpu_memory_gib=wishes.min_gpu_memory_gib,
         island=wishes.island,
         profile=wishes.mig,
         gil=deployment.runtime_kind is RuntimeKind.PYTHON,
+        region=wishes.region,
+        spread=wishes.spread,
+        anti_affinity=wishes.anti_affinity,
         message_bytes=_message_bytes(deployment),
-        **common,
     )
 
 

@@ -1,4 +1,4 @@
-"""The placement actor of one node: its book, by messages. What is best there is `core.placing`; no other node's GPUs."""
+"""The placement actor of one node: its book, by messages. What is best is `core.placing`; no other node's GPUs."""
 
 from __future__ import annotations
 

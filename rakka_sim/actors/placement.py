@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from rakka_sim.actors.demands import demand_of
 from rakka_sim.actors.node_placement import PlacementActor
-from rakka_sim.core.placing import Claim, Demand, Plan, Quote, Tables, facts_of, make_policy, plan
+from rakka_sim.core.placing import Claim, Demand, Plan, Quote, Tables, facts_of, make_policy, plan, preferred
 from rakka_sim.core.placing.book import life_of
 from rakka_sim.core.supervision import Directive, Supervision
 from rakka_sim.errors import (
@@ -45,8 +45,7 @@ from rakka_sim.values import PlacementConstraints, PlacementResult
 
 if TYPE_CHECKING:
     from rakka_sim.config.deployment import Deployment
-    from rakka_sim.core.placing import NodeFacts, Policy
-    from rakka_sim.core.placing.policies import Choose
+    from rakka_sim.core.placing import NodeFacts
 
 ASK_TIMEOUT_S = 5.0
 # How often a placement starts again because a node has changed; every time, somebody else got what it wanted.
@@ -75,9 +74,7 @@ class Member:
 class DeploymentPlacementActor(Actor):
     """Answers `Place`, `Resize`, `Release`. A refusal is an answer too, and changes nothing."""
 
-    def __init__(
-        self, policy: str | Policy | Choose, nodes: PlacementConstraints | Sequence[NodeFacts]
-    ) -> None:
+    def __init__(self, policy: object, nodes: PlacementConstraints | Sequence[NodeFacts]) -> None:
         self._policy = make_policy(policy)
         facts = facts_of(nodes) if isinstance(nodes, PlacementConstraints) else nodes
         self._known = nodes if isinstance(nodes, PlacementConstraints) else PlacementConstraints()
@@ -186,7 +183,7 @@ class DeploymentPlacementActor(Actor):
         """Quote, choose, reserve and commit until no node has changed on the way; raises a PlacementError."""
         for _ in range(MAX_ROUNDS):
             quotes = await self._quotes(ctx, demand, len(replicas), constraints)
-            known = (constraints or self._known).egress_preference.get(demand.account, ())
+            known = preferred(constraints or self._known, demand)
             planned = plan(quotes, demand, self._policy, replicas, self._turn + 1, known)
             if await self._taken(ctx, demand, planned, quotes):
                 self._turn += len(replicas)
@@ -312,5 +309,3 @@ def _tell(ctx: Context, ref: Ref[Any] | None, message: object) -> None:
 
 def _answer(ctx: Context, reply_to: Ref[Any] | None, answer: object) -> None:
     _tell(ctx, reply_to, answer)
-
-

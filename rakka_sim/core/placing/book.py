@@ -100,8 +100,8 @@ class NodeBook:
     def quote(self, demand: Demand, count: int = 1, pick: Pick = "best", limit: int | None = None) -> Quote:
         """Places for up to `count` replicas, each on top of those before; `limit`: only GPUs below that ordinal.
 
-        `pick` "best": by collective cost and flexibility; "lowest": the free GPUs of lowest ordinal; "blind": always the
-        first GPUs, whoever has them and whether they exist.
+        `pick` "best": by collective cost and flexibility; "lowest": the free GPUs of lowest ordinal; "blind": always
+        the first GPUs, whoever has them and whether they exist.
         """
         refusal = "" if pick == "blind" else self.refusal(demand)
         if refusal:
@@ -292,11 +292,7 @@ class NodeBook:
     @property
     def double_booked(self) -> dict[int, tuple[str, ...]]:
         """Whole GPUs that more than one replica has, with their deployments."""
-        return {
-            gpu: tuple(names)
-            for gpu, names in self._holders.items()
-            if len(names) > 1 and gpu not in self._boards
-        }
+        return {gpu: tuple(names) for gpu, names in self._holders.items() if len(names) > 1 and gpu not in self._boards}
 
     def check(self) -> None:
         """Raise InvariantBroken if a GPU has two holders or does not exist, or if the book contradicts itself."""

@@ -1,7 +1,7 @@
 """Many deployments at once, one after another, on a large cluster: the same choices as placing each, found faster.
 
-Nodes of one kind with the same GPUs free, up to interchange, are as good as each other: they form a class, and a policy's
-`rank` is asked once for a class. The nodes of a class wait in a heap, lowest first.
+Nodes of one kind with the same GPUs free, up to interchange, are as good as each other: they form a class, and a
+policy's `rank` is asked once for a class. The nodes of a class wait in a heap, lowest first.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 
 def is_plain(demand: Demand) -> bool:
-    """Whether a demand is a matter of counting GPUs of suitable nodes: neither remote nor sliced, no rule on neighbours."""
+    """Whether a demand is a matter of counting: neither remote nor sliced, and no rule on neighbours or islands."""
     rules = demand.provider or demand.profile or demand.gil or demand.anti_affinity
     return not rules and demand.island == "prefer"
 
@@ -40,7 +40,14 @@ Class = tuple[Any, ...]  # what a node's offers depend on
 
 def kind_of(demand: Demand) -> Kind:
     """Demands of one kind get the same offers."""
-    return (demand.gpus, demand.gpu_model, demand.min_gpu_memory_gib, demand.region, demand.message_bytes, demand.island)
+    return (
+        demand.gpus,
+        demand.gpu_model,
+        demand.min_gpu_memory_gib,
+        demand.region,
+        demand.message_bytes,
+        demand.island,
+    )
 
 
 class Greedy:
@@ -194,12 +201,12 @@ class Greedy:
                 return None
             cost, left, mask = best
             table = book.table(demand)
-            place = Place(gpus_of(mask), None, cost, left, table.flexibility(free) - left, table.waste(free, demand.gpus))
+            place = Place(
+                gpus_of(mask), None, cost, left, table.flexibility(free) - left, table.waste(free, demand.gpus)
+            )
         facts = book.facts
         room, total = free.bit_count(), facts.shape.count
-        return self._rank(
-            Offer(0, facts.name, facts.failure_domain, facts.gpu_model, total, room, 0, 0, 0, place)
-        )
+        return self._rank(Offer(0, facts.name, facts.failure_domain, facts.gpu_model, total, room, 0, 0, 0, place))
 
     def _refused(self, demand: Demand) -> PlacementError:
         """Why there is no place; what was free is said of one node of each class, not of thousands."""

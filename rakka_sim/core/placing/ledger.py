@@ -7,10 +7,10 @@ from dataclasses import dataclass, field
 
 from rakka_sim.core.placing.book import NodeBook
 from rakka_sim.core.placing.planning import Plan, plan
-from rakka_sim.core.placing.policies import DEFAULT, Choose, Policy, make_policy
+from rakka_sim.core.placing.policies import DEFAULT, make_policy
 from rakka_sim.core.placing.sets import Tables
 from rakka_sim.core.placing.shapes import Alike
-from rakka_sim.core.placing.terms import Claim, Demand, NodeFacts, Quote
+from rakka_sim.core.placing.terms import Claim, Demand, NodeFacts, Quote, fingerprint
 from rakka_sim.errors import InputError, PlacementError, UnknownNode, UnknownPlacement
 from rakka_sim.values import NodeAssignment, PlacementConstraints, PlacementResult
 
@@ -39,6 +39,14 @@ def facts_of(constraints: PlacementConstraints) -> list[NodeFacts]:
     ]
 
 
+def preferred(constraints: PlacementConstraints | None, demand: Demand) -> tuple[str, ...]:
+    """The nodes that serve a remote demand's account already, by what the constraints say."""
+    known = constraints.egress_preference if constraints and demand.provider else {}
+    accounts = ((provider, fingerprint(key)) for provider, key in known)
+    nodes = (serving for account, serving in zip(accounts, known.values(), strict=True) if account == demand.account)
+    return next(nodes, ())
+
+
 class Ledger:
     """Who has what on a cluster."""
 
@@ -47,7 +55,7 @@ class Ledger:
     def __init__(
         self,
         nodes: PlacementConstraints | Iterable[NodeFacts],
-        policy: str | Policy | Choose = DEFAULT,
+        policy: object = DEFAULT,
         tables: Tables | None = None,
     ) -> None:
         self.constraints = nodes if isinstance(nodes, PlacementConstraints) else None
@@ -120,7 +128,7 @@ class Ledger:
 
     def _plan(self, demand: Demand, replicas: Sequence[int], constraints: PlacementConstraints | None = None) -> Plan:
         quotes = self.quotes(demand, len(replicas), constraints)
-        known = (constraints or self.constraints or PlacementConstraints()).egress_preference.get(demand.account, ())
+        known = preferred(constraints or self.constraints, demand)
         return plan(quotes, demand, self.policy, replicas, self._turn + 1, known)
 
     def _keep(self, demand: Demand, kept: tuple[NodeAssignment, ...], planned: Plan) -> PlacementResult:

@@ -1,4 +1,4 @@
-"""From the quotes of all nodes to places for the replicas of one deployment, by a policy. Pure: nothing is taken here."""
+"""From the quotes of all nodes to places for the replicas of one deployment, by a policy. Nothing is taken here."""
 
 from __future__ import annotations
 
@@ -152,5 +152,3 @@ class _Table:
         return NotEnoughGpus(
             demand.gpus, demand.deployment, demand.replicas, tuple((quote.node, quote.free) for quote in able)
         )
-
-

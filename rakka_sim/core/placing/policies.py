@@ -1,16 +1,16 @@
 """The placement policies: each looks at one offer of every node that could take the next replica, and takes one.
 
-A policy decides which node; which GPUs of it, the node has decided already, in the way the policy asks for (`sets`). What
-may not be (a GPU twice, a node of the wrong kind) is no policy's business: such offers are never made. A function
-``(offers, demand) -> offer`` is a policy as it is; so is any object that can be called so, whose attributes of the names
-below, if it has them, say the rest.
+A policy decides which node; which GPUs of it, the node has decided already, in the way the policy asks for (`sets`).
+What may not be (a GPU twice, a node of the wrong kind) is no policy's business: such offers are never made. A function
+``(offers, demand) -> offer`` is a policy as it is; so is any object that can be called so, whose attributes of the
+names below, if it has them, say the rest.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 from rakka_sim.core.placing.sets import Pick
 from rakka_sim.core.placing.terms import Demand, Offer
@@ -24,11 +24,11 @@ Choose = Callable[[Sequence[Offer], Demand], Offer]
 class Policy:
     """A policy with all that belongs to it.
 
-    `sets`: how a node picks GPUs (`NodeBook.quote`). `domains`: replicas go to different failure domains as far as there
-    are any. `decreasing`: of several deployments those with the largest replicas come first. `exact`: if several
+    `sets`: how a node picks GPUs (`NodeBook.quote`). `domains`: replicas go to different failure domains as far as
+    there are any. `decreasing`: of several deployments those with the largest replicas come first. `exact`: if several
     deployments do not all find a place one after another, an integer programme decides whether they can; `joint`: it
-    decides in any case. `rank` is the score that `choose` minimises, where it depends on nothing but the node's kind and
-    what is free on it; lower indices win ties.
+    decides in any case. `rank` is the score that `choose` minimises, where it depends on nothing but the node's kind
+    and what is free on it; lower indices win ties.
     """
 
     name: str
@@ -91,13 +91,12 @@ TOPOLOGY = Policy("topology", _least(_topology), domains=True, decreasing=True, 
 OPTIMAL = Policy("optimal", _least(_topology), domains=True, decreasing=True, exact=True, joint=True, rank=_topology)
 
 POLICIES: dict[str, Policy] = {
-    policy.name: policy
-    for policy in (NAIVE, EXCLUSIVE, ROUND_ROBIN, LEAST_LOADED, PACK, SPREAD, TOPOLOGY, OPTIMAL)
+    policy.name: policy for policy in (NAIVE, EXCLUSIVE, ROUND_ROBIN, LEAST_LOADED, PACK, SPREAD, TOPOLOGY, OPTIMAL)
 }
 DEFAULT = TOPOLOGY.name
 
 
-def make_policy(policy: str | Policy | Choose) -> Policy:
+def make_policy(policy: object) -> Policy:
     """A policy by its name in `POLICIES`, or made of a function or an object; raises UnknownName or InputError."""
     if isinstance(policy, Policy):
         return policy
@@ -110,7 +109,7 @@ def make_policy(policy: str | Policy | Choose) -> Policy:
         raise InputError("placement policy", policy, allowed + ", ".join(POLICIES))
     return Policy(
         name=_name_of(policy),
-        choose=policy,
+        choose=cast("Choose", policy),
         sets=_sets_of(policy),
         domains=bool(getattr(policy, "domains", True)),
         decreasing=bool(getattr(policy, "decreasing", False)),

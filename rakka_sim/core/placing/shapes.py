@@ -25,8 +25,7 @@ class Shape(Protocol):
         ...
 
     def pair(self, a: int, b: int) -> Hashable:
-        """What lies between two GPUs, or what one is (a == b). Two that do not differ in it, whatever else the other GPU
-        is, are interchangeable."""
+        """What lies between two GPUs, or what one is (a == b). GPUs that do not differ in it are interchangeable."""
         ...
 
     def set_cost(self, gpus: tuple[int, ...], message_bytes: int) -> float:

@@ -1,4 +1,4 @@
-"""Solving the placement programme: CP-SAT where `ortools` is installed, else HiGHS through scipy. No model is made here.
+"""Solving the placement programme: CP-SAT where `ortools` is installed, else HiGHS through scipy. No model is here.
 
 HiGHS stops by default when it is within 0.01 % of the optimum and calls that optimal: here the gap is zero.
 """
@@ -90,7 +90,7 @@ def _highs(flat: _Flat, objective: Vector, gpus: int | None) -> tuple[Vector, bo
     scale = float(np.abs(objective).max()) or 1.0  # costs of microseconds would vanish in the solver's tolerances
     found = milp(
         -objective / scale,
-        integrality=np.ones(len(objective)),
+        integrality=np.ones(len(objective), dtype=np.int64),
         bounds=Bounds(0, flat.upper),
         constraints=constraints,
         options={"mip_rel_gap": 0, "time_limit": TIME_LIMIT_S},

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal, Protocol, Self
@@ -13,14 +14,28 @@ from rakka_sim.values import MigSlice, NodeAssignment, value
 USUAL_MESSAGE_BYTES = 256 << 10
 
 
+class Fingerprint(str):
+    """What stands for an API key: equal for equal keys, and no way back. The key itself goes no further than this."""
+
+    __slots__ = ()
+
+
+def fingerprint(api_key: str) -> Fingerprint:
+    """The fingerprint of a key, or of a fingerprint itself; '' of none."""
+    if isinstance(api_key, Fingerprint) or not api_key:
+        return Fingerprint(api_key)
+    return Fingerprint(hashlib.sha256(api_key.encode()).hexdigest()[:16])
+
+
 @dataclass(frozen=True, slots=True)
 class Demand:
     """What a deployment asks for. A remote one has a `provider` and needs no GPUs.
 
-    `profile`: a MIG profile, for a replica that runs on one slice. `island` "require": a replica's GPUs all have the
-    fast link to each other, else no placement. `spread`: whether replicas must, should or need not run in different
-    failure domains. `anti_affinity`: deployments that no node may share with this one. `gil`: it holds a Python
-    interpreter's lock, so it shares no GPU with another such deployment. `message_bytes`: what its GPUs all-reduce.
+    `api_key` is kept as a fingerprint. `profile`: a MIG profile, for a replica that runs on one slice. `island`
+    "require": a replica's GPUs all have the fast link to each other, else no placement. `spread`: whether replicas
+    must, should or need not run in different failure domains. `anti_affinity`: deployments that no node may share with
+    this one. `gil`: it holds a Python interpreter's lock, so it shares no GPU with another such deployment.
+    `message_bytes`: what its GPUs all-reduce.
     """
 
     deployment: str
@@ -37,6 +52,9 @@ class Demand:
     spread: Literal["prefer", "require", "ignore"] = "prefer"
     anti_affinity: tuple[str, ...] = ()
     message_bytes: int = USUAL_MESSAGE_BYTES
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "api_key", fingerprint(self.api_key))
 
     @property
     def account(self) -> tuple[str, str]:
@@ -67,7 +85,7 @@ class NodeFacts:
     """
 
     name: str
-    shape: Shape = field(default=Alike(0))  # noqa: RUF009 - immutable
+    shape: Shape = field(default=Alike(0))
     gpu_model: str = ""
     memory_gib: float = 0.0
     domain: str = ""
