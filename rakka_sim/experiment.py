@@ -11,10 +11,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from rakka_sim.actors.client import Go, LoadGenerator
+from rakka_sim.actors.demands import demand_of
 from rakka_sim.config.loading import load_scenario
 from rakka_sim.config.scenario import MODES, Scenario
 from rakka_sim.config.slo import resolve_slo
+from rakka_sim.core.placing import NodeBook
 from rakka_sim.errors import InputError, NotBuilt, RakkaError, RunFailed, ScenarioError, UnknownName
+from rakka_sim.hardware.clusters import cluster_topology
 from rakka_sim.messages import Apply
 from rakka_sim.records import EventLog
 from rakka_sim.report.report import Report
@@ -22,7 +25,8 @@ from rakka_sim.runtime.live import LiveRuntime
 from rakka_sim.runtime.replay import Trace, assert_same_trace
 from rakka_sim.runtime.sim import SimRuntime
 from rakka_sim.runtime.wall import Stopwatch
-from rakka_sim.wiring import Stack, build, engine_plan
+from rakka_sim.values import TransportKind
+from rakka_sim.wiring import Stack, build, engine_plan, node_facts
 from rakka_sim.workload.source import Source, make_source, merge
 
 if TYPE_CHECKING:
@@ -63,9 +67,7 @@ def check(scenario: Given, overrides: Mapping[str, Any] | None = None) -> list[s
     """Read a scenario and everything it names, run nothing; what it comes to, in lines for people."""
     loaded, base = load_scenario(scenario, overrides)
     lines = [f"{loaded.name}: {len(loaded.deployment)} deployments on {len(loaded.cluster.nodes)} nodes"]
-    for deployment in loaded.deployment:
-        for node in [node for node in loaded.cluster.nodes if node.gpus]:
-            lines.append(engine_plan(deployment, node).text)
+    lines += _engine_lines(loaded, base)
     if loaded.workload:
         source = _source(loaded, base, loaded.seed)
         lines.append(f"workload: {source.total if source.total is not None else 'an unknown number of'} requests")
@@ -74,6 +76,30 @@ def check(scenario: Given, overrides: Mapping[str, Any] | None = None) -> list[s
     if loaded.slo is not None:
         resolve_slo(loaded.slo)
     return lines
+
+
+def _engine_lines(scenario: Scenario, base: Path) -> list[str]:
+    """What each local deployment's engines would be, on every kind of node that may serve it."""
+    lines: dict[str, None] = {}
+    facts = node_facts(scenario.cluster, cluster_topology(scenario.cluster, base))
+    for deployment in scenario.deployment:
+        if deployment.transport is TransportKind.REMOTE_NETWORK:
+            lines[f"{deployment.name}: at {deployment.runtime_kind}; it can be placed, not served"] = None
+            continue
+        demand = demand_of(deployment)
+        for node, seen in zip(scenario.cluster.nodes, facts, strict=True):
+            if not NodeBook(seen).refusal(demand) and node.gpus >= demand.gpus and node.mig == bool(demand.profile):
+                lines[engine_plan(deployment, node).text] = None
+    return list(lines)
+
+
+def _check_targets(scenario: Scenario) -> None:
+    """Raise NotBuilt for a workload that would go to a provider."""
+    for load in scenario.workload:
+        deployment = scenario.target(load)
+        if deployment.transport is TransportKind.REMOTE_NETWORK:
+            what = f"the remote tier (a workload for {deployment.name!r}, which runs at {deployment.runtime_kind})"
+            raise NotBuilt(what, "let the workload name a local deployment")
 
 
 def assert_deterministic(
@@ -110,6 +136,7 @@ def _run_on(system: System, scenario: Scenario, base: Path, mode: str, seed: int
             "scenario: workload", "(nothing)", "a [workload] table: without one there is nothing to run"
         )
         raise ScenarioError(problem.where, problem.value, problem.allowed, [problem])
+    _check_targets(scenario)
     slo = None if scenario.slo is None else resolve_slo(scenario.slo)
     slo_name = scenario.slo if isinstance(scenario.slo, str) else "custom"
     source = _source(scenario, base, seed)

@@ -9,9 +9,10 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from rakka_sim.core.placing.sets import Pick, Tables, gpus_of, mask_of
+from rakka_sim.core.placing.slices import knows, slice_place
 from rakka_sim.core.placing.terms import USUAL_MESSAGE_BYTES, Claim, Demand, NodeFacts, Place, Quote, Slices
-from rakka_sim.errors import InputError, InvariantBroken, NodeChanged, UnknownName
-from rakka_sim.values import MigSlice, NodeAssignment
+from rakka_sim.errors import InputError, InvariantBroken, NodeChanged
+from rakka_sim.values import NodeAssignment
 
 if TYPE_CHECKING:
     from rakka_sim.core.placing.sets import SetTable
@@ -151,7 +152,7 @@ class NodeBook:
             return f"GPU {facts.gpu_model or 'unknown'}, not {demand.gpu_model}"
         if not demand.provider and not demand.profile and facts.memory_gib < demand.min_gpu_memory_gib:
             return f"{facts.memory_gib:g} GiB per GPU, less than {demand.min_gpu_memory_gib:g}"
-        if demand.profile and not any(_known(board, demand.profile) for board in facts.sliced.values()):
+        if demand.profile and not any(knows(board, demand.profile) for board in facts.sliced.values()):
             return f"no GPU in MIG mode that has a profile {demand.profile}"
         for name, other in self._demands.items():
             if name in demand.anti_affinity or demand.deployment in other.anti_affinity:
@@ -187,7 +188,7 @@ class NodeBook:
         boards = {gpu: board for gpu, board in self._boards.items() if not self._interpreter_taken(demand, gpu)}
         places: list[Place] = []
         while len(places) < count:
-            ways = [way for gpu, board in boards.items() if (way := _slice_way(gpu, board, demand.profile, pick))]
+            ways = [way for gpu, board in boards.items() if (way := slice_place(gpu, board, demand.profile, pick))]
             if not ways:
                 break
             place = ways[0] if pick == "lowest" else min(ways, key=lambda way: (way.loss, way.gpus))
@@ -315,20 +316,3 @@ class NodeBook:
             raise InvariantBroken(where, "a deployment is here without its demand")
         if self._egress_room() < 0:
             raise InvariantBroken(where, "more remote replicas than there is room for")
-
-
-def _known(board: Slices, profile: str) -> bool:
-    try:
-        board.starts(profile)
-    except UnknownName:  # another kind of GPU
-        return False
-    return True
-
-
-def _slice_way(gpu: int, board: Slices, profile: str, pick: Pick) -> Place | None:
-    """Where a slice would go on one GPU: where most others stay possible, or as low as can be."""
-    if not _known(board, profile) or not (starts := board.starts(profile)):
-        return None
-    start = min(starts) if pick == "lowest" else board.best_start(profile)
-    before, after = len(board.remaining()), len(board.add(profile, start).remaining())
-    return Place((gpu,), MigSlice(profile, start), 0.0, after, before - after)

@@ -163,7 +163,7 @@ Found = list[tuple[Demand, list[tuple[int, int]]]]  # each deployment's replicas
 
 
 def deal(made: Programme, chosen: Sequence[Sequence[int]], taken: Sequence[int], books: Sequence[NodeBook]) -> Found:
-    """A solution as places: `chosen[c][p]` nodes of class c hold pattern p, `taken[g]` deployments of group g are placed.
+    """A solution as places: `chosen[c][p]` nodes of class c hold pattern p, `taken[g]` deployments of group g are in.
 
     Replicas of one deployment go to different failure domains as far as the places allow: the deployments with most
     replicas first, each to the domains that have most places left.
