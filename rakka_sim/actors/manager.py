@@ -107,8 +107,8 @@ class DeploymentManager(Actor):
             case ReplicasLost(name, replicas):
                 self._replicas_lost(ctx, name, replicas)
             case RoomAgain():
-                for entry in self._entries.values():
-                    self._mend(ctx, entry)
+                for each in self._entries.values():
+                    self._mend(ctx, each)
             case GetDeployment(name, reply_to):
                 if reply_to is not None:
                     entry = self._entries.get(name)

@@ -26,7 +26,10 @@ class PlacementActor(Actor):
     def receive(self, ctx: Context, msg: Any) -> None:
         match msg:
             case GetQuote(demand, count, pick, limit, reply_to):
-                _answer(ctx, reply_to, self._book.quote(demand, count, pick, limit))
+                try:
+                    _answer(ctx, reply_to, self._book.quote(demand, count, pick, limit))
+                except RakkaError as error:
+                    _answer(ctx, reply_to, error)
             case Reserve(ticket, epoch, claim, reply_to):
                 try:
                     self._book.reserve(ticket, epoch, claim)

@@ -51,7 +51,7 @@ def _place_all(ledger: Ledger, demands: Sequence[Demand], solver: str | None) ->
     for demand, planned in plans:
         batch.placed[demand.deployment] = ledger.keep(demand, planned)
     if policy.decreasing:
-        rest.sort(key=lambda demand: -demand.gpus)
+        rest.sort(key=lambda demand: (not demand.provider, -demand.gpus))
     for demand in rest:
         try:
             batch.placed[demand.deployment] = ledger.place(demand)
