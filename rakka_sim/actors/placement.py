@@ -40,7 +40,7 @@ from rakka_sim.messages import (
     TellLosses,
     Vacate,
 )
-from rakka_sim.runtime.api import Actor, Context, Ref, Terminated
+from rakka_sim.runtime.api import Actor, Ask, Context, Ref, Terminated
 from rakka_sim.values import PlacementConstraints, PlacementResult
 
 if TYPE_CHECKING:
@@ -205,10 +205,9 @@ class DeploymentPlacementActor(Actor):
                 asked.append(ctx.ask(member.ref, GetQuote(demand, count, self._policy.sets, limit), ASK_TIMEOUT_S))
         quotes = []
         for question in asked:
-            try:
-                quotes.append(await question)
-            except ActorError:
-                continue
+            answer = await _answer_of(question)
+            if answer is not None:
+                quotes.append(answer)
         return quotes
 
     async def _taken(self, ctx: Context, demand: Demand, planned: Plan, quotes: list[Quote]) -> bool:
@@ -247,10 +246,7 @@ class DeploymentPlacementActor(Actor):
         asked = [ctx.ask(ref, message, ASK_TIMEOUT_S) for ref, message in messages if ref is not None]
         agreed = len(asked) == len(messages)
         for question in asked:
-            try:
-                await question
-            except (NodeChanged, ActorError):
-                agreed = False
+            agreed = await _answer_of(question) is not None and agreed
         return agreed
 
     def _release(self, ctx: Context, name: str, reply_to: Ref[Any] | None) -> None:
@@ -300,6 +296,18 @@ class DeploymentPlacementActor(Actor):
 
     def _tell(self, ctx: Context, node: str, message: object) -> None:
         _tell(ctx, self._members[node].ref, message)
+
+
+async def _answer_of(question: Ask[Any]) -> Any:
+    """A node's answer; None if it has changed, is silent, or has failed. Raises what it finds wrong with the question."""
+    try:
+        return await question
+    except (NodeChanged, ActorError):
+        return None
+    except RakkaError:
+        raise
+    except Exception:  # what it failed with, whatever that was: it counts as lost, and its end will be heard of
+        return None
 
 
 def _tell(ctx: Context, ref: Ref[Any] | None, message: object) -> None:
