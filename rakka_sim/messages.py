@@ -265,11 +265,13 @@ class Place:
 class Resize:
     """Bring a placed deployment to so many replicas as it says now: what was lost is placed anew, nothing moves.
 
-    Answered like `Place`; a refusal leaves everything as it is.
+    Answered like `Place`; a refusal leaves everything as it is. With `partial`, as many of the missing replicas as find
+    a place are placed; it is a refusal only if none does.
     """
 
     deployment: Deployment
     reply_to: Ref[Any] | None = None
+    partial: bool = False
 
 
 @value

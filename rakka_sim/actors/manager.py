@@ -64,7 +64,7 @@ class Replica:
 class Entry:
     """One deployment as the manager knows it."""
 
-    __slots__ = ("deployment", "error", "life", "mending", "placement", "replicas", "waiting")
+    __slots__ = ("again", "deployment", "error", "life", "mending", "placement", "replicas", "waiting")
 
     def __init__(self, deployment: Deployment) -> None:
         self.deployment = deployment
@@ -73,6 +73,7 @@ class Entry:
         self.replicas: dict[int, Replica] = {}
         self.error: Exception | None = None
         self.mending = False  # whether a place is looked for, for replicas that were lost
+        self.again = False  # whether something has changed meanwhile
         self.waiting: list[Ref[Any]] = []  # whom to tell when the state now aimed at is reached
 
     def status(self) -> DeploymentStatus:
@@ -238,30 +239,38 @@ class DeploymentManager(Actor):
 
     def _mend(self, ctx: Context, entry: Entry) -> None:
         """Look for places for replicas that have none; one search at a time."""
-        lacking = entry.placement is not None and len(entry.placement.assignments) > len(entry.replicas)
+        lacking = entry.placement is not None and len(entry.replicas) < entry.deployment.replicas
         local = entry.deployment.transport is TransportKind.LOCAL_GPU
-        if local and lacking and not entry.mending and entry.life.state in ("pending", "serving"):
+        if entry.mending:
+            entry.again = True
+        elif local and lacking and entry.life.state in ("pending", "serving"):
             entry.mending = True
             ctx.flow(self._search(ctx, entry))
 
     async def _search(self, ctx: Context, entry: Entry) -> None:
-        before = dict(entry.replicas)
         try:
-            entry.placement = await ctx.ask(self._placement, Resize(entry.deployment), ASK_TIMEOUT_S)
+            message = Resize(entry.deployment, partial=True)
+            entry.placement, entry.error = await ctx.ask(self._placement, message, ASK_TIMEOUT_S), None
         except RakkaError as error:
             entry.error = error  # until a node is back
-            return
-        finally:
-            entry.mending = False
-        if entry.life.state not in ("pending", "serving"):
+        entry.mending = False
+        if entry.life.state not in ("pending", "serving") or entry.placement is None:
             return  # removed meanwhile: its places were given back with the rest
-        entry.error = None
-        for assignment in entry.placement.assignments:
-            if assignment.replica_index not in entry.replicas:
-                replica = entry.replicas[assignment.replica_index] = Replica(assignment)
-                self._start(ctx, entry, replica)
-        if before.keys() - entry.replicas.keys():
-            self._mend(ctx, entry)  # more was lost while this was looked for
+        if entry.error is None:
+            for assignment in entry.placement.assignments:
+                if assignment.replica_index not in entry.replicas:
+                    self._start_anew(ctx, entry, assignment)
+        if entry.again:
+            entry.again = False
+            self._mend(ctx, entry)
+
+    def _start_anew(self, ctx: Context, entry: Entry, assignment: NodeAssignment) -> None:
+        replica = entry.replicas[assignment.replica_index] = Replica(assignment)
+        try:
+            self._start(ctx, entry, replica)
+        except RakkaError as error:  # its new place is of another kind, and the model does not fit there
+            del entry.replicas[assignment.replica_index]
+            entry.error = error
 
     def _fail(self, ctx: Context, entry: Entry, error: Exception) -> None:
         entry.error = error

@@ -19,6 +19,7 @@ from rakka_sim.errors import (
     InputError,
     NodeChanged,
     PlacementContested,
+    PlacementError,
     RakkaError,
     UnknownNode,
     UnknownPlacement,
@@ -94,8 +95,8 @@ class DeploymentPlacementActor(Actor):
         match msg:
             case Place(deployment, reply_to, constraints):
                 self._place(ctx, deployment, reply_to, constraints)
-            case Resize(deployment, reply_to):
-                self._resize(ctx, deployment, reply_to)
+            case Resize(deployment, reply_to, partial):
+                self._resize(ctx, deployment, reply_to, partial)
             case Release(name, reply_to):
                 self._release(ctx, name, reply_to)
             case GetPlacements(reply_to):
@@ -128,7 +129,7 @@ class DeploymentPlacementActor(Actor):
         demand = demand_of(deployment)
         ctx.flow(self._find(ctx, demand, (), list(range(demand.replicas)), reply_to, constraints, resized=False))
 
-    def _resize(self, ctx: Context, deployment: Deployment, reply_to: Ref[Any] | None) -> None:
+    def _resize(self, ctx: Context, deployment: Deployment, reply_to: Ref[Any] | None, partial: bool) -> None:
         name, demand = deployment.name, demand_of(deployment)
         if name not in self._placed:
             _answer(ctx, reply_to, UnknownPlacement(name))
@@ -140,7 +141,7 @@ class DeploymentPlacementActor(Actor):
         missing = [replica for replica in range(demand.replicas) if replica not in there]
         surplus = tuple(sorted(replica for replica in there if replica >= demand.replicas))
         self._busy[name] = None
-        ctx.flow(self._find(ctx, demand, surplus, missing, reply_to, None, resized=True))
+        ctx.flow(self._find(ctx, demand, surplus, missing, reply_to, None, resized=True, partial=partial))
 
     async def _find(
         self,
@@ -152,10 +153,19 @@ class DeploymentPlacementActor(Actor):
         constraints: PlacementConstraints | None,
         *,
         resized: bool,
+        partial: bool = False,
     ) -> None:
         """Place `missing` replicas beside those that are there, then let those of `surplus` go."""
         try:
-            planned = await self._placed_somewhere(ctx, demand, missing, constraints) if missing else Plan(())
+            planned = Plan(())
+            while missing:
+                try:
+                    planned = await self._placed_somewhere(ctx, demand, missing, constraints)
+                    break
+                except PlacementError:
+                    missing = missing[:-1]
+                    if not partial or not missing:
+                        raise
         except RakkaError as error:
             _answer(ctx, reply_to, error)
             return
@@ -299,7 +309,7 @@ class DeploymentPlacementActor(Actor):
 
 
 async def _answer_of(question: Ask[Any]) -> Any:
-    """A node's answer; None if it has changed, is silent, or has failed. Raises what it finds wrong with the question."""
+    """A node's answer; None if it has changed, is silent, or has failed. Raises what it finds wrong with a question."""
     try:
         return await question
     except (NodeChanged, ActorError):
