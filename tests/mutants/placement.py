@@ -1,4 +1,4 @@
-"""One-line faults in the placement code, and the tests that must notice each. Run by `run.py`; no fault is applied here.
+"""One-line faults in the placement code, and the tests that must notice each. Run by `run.py`; none is applied here.
 
 A fault is (what it breaks, file, the text as it is, the text as it should not be). The text must occur exactly once.
 """
