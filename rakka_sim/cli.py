@@ -69,6 +69,10 @@ def run(
         from rakka_sim.experiment import run as run_scenario
 
         overrides = _overrides(sets)
+        if save:
+            from rakka_sim.report.files import check_folder
+
+            check_folder(out)  # before a long run, not after it
         progress = False if quiet or as_json else None
         report = run_scenario(scenario, mode=mode, seed=seed, seeds=seeds, progress=progress, overrides=overrides)
         where = report.save(out) if save else None

@@ -35,6 +35,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+MOST_SHOWN = 200
+
+
+def _shown(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= MOST_SHOWN else f"{text[:MOST_SHOWN]}..."
+
 
 def _rebuild(cls: type[RakkaError], fields: dict[str, Any]) -> RakkaError:
     error = cls.__new__(cls)
@@ -62,7 +69,7 @@ class InputError(RakkaError):
     allowed: str
 
     def __str__(self) -> str:
-        return f"{self.where}: {self.value!r} is not allowed; allowed: {self.allowed}"
+        return f"{self.where}: {_shown(self.value)} is not allowed; allowed: {self.allowed}"
 
 
 @dataclass(eq=False)

@@ -143,10 +143,11 @@ class Register:
 
 @value
 class Deregister:
-    """A replica takes no more requests (it may still finish those it has)."""
+    """A replica takes no more requests (it may still finish those it has). Answered by `Deregistered`."""
 
     deployment: str
     replica: int
+    reply_to: Ref[Any] | None = None
 
 
 @value
@@ -187,6 +188,13 @@ class AddRequest:
 
 
 @value
+class Withdrawn:
+    """A request that was routed here has ended before it could be sent: it counts as received."""
+
+    request_id: int
+
+
+@value
 class Cancel:
     """Give this request up; its slot and blocks are free at the next step boundary."""
 
@@ -220,9 +228,13 @@ class GetLoad:
 
 @value
 class Drain:
-    """Finish what you have, take nothing new, then tell `reply_to` `Drained` and stop."""
+    """Finish what you have, take nothing new, then tell `reply_to` `Drained` and stop.
+
+    `routed` requests have been sent this way in all: those of them that have not arrived yet are not new.
+    """
 
     reply_to: Ref[Any]
+    routed: int = 0
 
 
 # --- Worker, Context --------------------------------------------------------------------------------------------
@@ -408,7 +420,10 @@ class ReservationOver:
 
 @value
 class Apply:
-    """Bring a deployment up, or to another number of replicas; answered by a `DeploymentStatus` when that is done."""
+    """Bring a deployment up; answered by a `DeploymentStatus` when that is done, or has failed.
+
+    To one that is up already, as it stands: answered at once. To another deployment of that name: by `NotBuilt`.
+    """
 
     deployment: Deployment
     reply_to: Ref[Any] | None = None
@@ -446,6 +461,15 @@ class DeploymentStatus:
     placement: PlacementResult | None = None
     ready: int = 0
     error: Exception | None = None
+
+
+@value
+class Deregistered:
+    """The coordinator's answer to `Deregister`: it has routed so many requests to the replica, and routes no more."""
+
+    deployment: str
+    replica: int
+    routed: int
 
 
 @value

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from rakka_sim.core.routing import ReplicaView, RouteHint
 from rakka_sim.errors import ServerError
-from rakka_sim.messages import Deregister, Register, ReportLoad, Routed, RouteFailed, RouteTo
+from rakka_sim.messages import Deregister, Deregistered, Register, ReportLoad, Routed, RouteFailed, RouteTo
 from rakka_sim.runtime.api import Actor, Context, Ref, Terminated
 from rakka_sim.values import Load
 
@@ -44,8 +44,8 @@ class DpCoordinator(Actor):
                 self._report(msg)
             case Register():
                 self._register(ctx, msg)
-            case Deregister(deployment, replica):
-                self._remove(deployment, replica)
+            case Deregister():
+                self._deregister(ctx, msg)
             case Terminated(ref):
                 self._forget(ref)
             case _:
@@ -76,6 +76,12 @@ class DpCoordinator(Actor):
         self._policies.setdefault(msg.deployment, self._make_policy())
         self._rebuild(msg.deployment)
         ctx.watch(msg.engine)
+
+    def _deregister(self, ctx: Context, msg: Deregister) -> None:
+        route = self._routes.get(msg.deployment, {}).get(msg.replica)
+        self._remove(msg.deployment, msg.replica)
+        if msg.reply_to is not None:
+            ctx.tell(msg.reply_to, Deregistered(msg.deployment, msg.replica, route.routed if route else 0))
 
     def _remove(self, deployment: str, replica: int) -> None:
         if self._routes.get(deployment, {}).pop(replica, None) is not None:

@@ -12,7 +12,7 @@ import numpy as np
 from rakka_sim.actors.worker import Runner, Worker
 from rakka_sim.core.batching import Batcher, Event, Preempted, Sampled, SequenceSpec, Started
 from rakka_sim.core.supervision import Directive, Supervision
-from rakka_sim.errors import Backpressure, InferenceError, Unrecoverable
+from rakka_sim.errors import Backpressure, InferenceError, Internal
 from rakka_sim.messages import (
     AddRequest,
     Cancel,
@@ -28,6 +28,7 @@ from rakka_sim.messages import (
     Scheduled,
     StepFailed,
     Stepped,
+    Withdrawn,
     WorkerReady,
 )
 from rakka_sim.runtime.api import Actor, Context, Ref
@@ -41,7 +42,7 @@ Times = np.ndarray[Any, Any]
 
 NO_TIMES = np.empty(0)
 NO_TIMES.setflags(write=False)
-MAX_FAILURES_IN_A_ROW = 3
+MAX_FAILURES_IN_A_ROW = 3  # of steps in a sound context: then what they computed is at fault
 
 
 def _escalate(error: Exception) -> Directive:
@@ -137,6 +138,10 @@ class EngineCore(Actor):
             case Drain():
                 self._drain = msg
                 self._wake(ctx)
+            case Withdrawn():
+                self._received += 1
+                self._wake(ctx)
+                self._report(ctx)
             case _:
                 ctx.unhandled(msg)
 
@@ -145,21 +150,18 @@ class EngineCore(Actor):
     def _add(self, ctx: Context, msg: AddRequest) -> None:
         self._received += 1
         serving = self._identity.serving
-        if self._drain is None and len(self._clients) < serving.max_concurrent:
-            if self._admit(ctx, msg):
-                self._wake(ctx)
-        elif (
-            self._drain is None
-            and serving.on_capacity_exhausted == "queue"
-            and len(self._queue) < serving.queue_capacity
-        ):
+        expected = self._drain is None or self._received <= self._drain.routed
+        if expected and len(self._clients) < serving.max_concurrent:
+            self._admit(ctx, msg)
+            self._wake(ctx)
+        elif expected and serving.on_capacity_exhausted == "queue" and len(self._queue) < serving.queue_capacity:
             self._queue.append(msg)
             self._queued_tokens += msg.batch.prompt_tokens
         else:
             ctx.tell(msg.reply_to, Rejected(msg.batch.request_id, Backpressure(self._identity.deployment)))
         self._report(ctx)
 
-    def _admit(self, ctx: Context, msg: AddRequest) -> bool:
+    def _admit(self, ctx: Context, msg: AddRequest) -> None:
         batch = msg.batch
         spec = SequenceSpec(
             batch.request_id,
@@ -174,9 +176,8 @@ class EngineCore(Actor):
             self._batcher.add(spec)
         except InferenceError as error:
             ctx.tell(msg.reply_to, Rejected(batch.request_id, error))
-            return False
-        self._clients[batch.request_id] = msg.reply_to
-        return True
+        else:
+            self._clients[batch.request_id] = msg.reply_to
 
     def _admit_queued(self, ctx: Context) -> None:
         while self._queue and len(self._clients) < self._identity.serving.max_concurrent:
@@ -232,7 +233,7 @@ class EngineCore(Actor):
         if self._plan is not None:
             self._ending, self._waiting, self._joined = False, self._plan.waiting, []
             ctx.tell(self._worker, Execute(self._plan, ctx.self))
-        elif self._drain is not None and not self._clients:
+        elif self._drain is not None and not self._clients and self._received >= self._drain.routed:
             ctx.tell(self._drain.reply_to, Drained(self._identity.deployment, self._identity.replica))
             ctx.stop()
 
@@ -248,13 +249,25 @@ class EngineCore(Actor):
     def _failed(self, ctx: Context, msg: StepFailed) -> None:
         """Nothing of the plan was computed: everything running is computed again, on the tokens it has."""
         self._ready = not msg.rebuilding
-        self._failures += 1
-        if self._failures >= MAX_FAILURES_IN_A_ROW and not msg.rebuilding:
-            raise Unrecoverable(f"{self._failures} steps in a row failed, the last with {msg.error!r}")
-        self._plan = None
+        failed, self._plan = self._plan, None
         self._emit(ctx, self._batcher.fail(), NO_TIMES)
+        if failed is not None and not msg.rebuilding:
+            self._failures += 1
+            if self._failures >= MAX_FAILURES_IN_A_ROW:
+                self._failures = 0
+                self._give_up(ctx, failed, msg.error)
+        self._admit_queued(ctx)
         self._wake(ctx)
         self._report(ctx)
+
+    def _give_up(self, ctx: Context, plan: StepPlan, error: Exception) -> None:
+        """The batch of a plan fails whenever it is tried: it ends, and the others go on."""
+        reason = error if isinstance(error, InferenceError) else Internal(repr(error))
+        for row in plan.rows:
+            client = self._clients.pop(row.request_id, None)
+            if client is not None:
+                self._batcher.cancel(row.request_id)
+                ctx.tell(client, Rejected(row.request_id, reason))
 
     def _emit(self, ctx: Context, events: list[Event], times: Times) -> None:
         for event in events:

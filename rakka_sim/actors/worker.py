@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 from rakka_sim.core.supervision import WORKER_TIER, Directive
+from rakka_sim.errors import ContextPoisoned, OutOfMemory
 from rakka_sim.messages import EndRun, Execute, StepFailed, Stepped, WorkerReady
 from rakka_sim.runtime.api import Actor, Context, Job, JobFailed, Ref, Running
 
@@ -76,10 +77,17 @@ class DeviceContext(Actor):
                 self._running = None
                 raise error
             case Built():
-                self._runner = self._make_runner()
+                self._build()
                 ctx.tell(self._engine, WorkerReady())
             case _:
                 ctx.unhandled(msg)
+
+    def _build(self) -> None:
+        try:
+            self._runner = self._make_runner()
+        except OutOfMemory as error:
+            # For a step this means: go on with the next one. Without a runner there is nothing to go on with.
+            raise ContextPoisoned(f"it could not be built: {error}") from error
 
 
 class Worker(Actor):

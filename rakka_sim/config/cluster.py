@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Self
 
-from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, field_validator, model_validator
+from pydantic import Field, PositiveFloat, PositiveInt, field_validator, model_validator
 
 from rakka_sim.config.base import Table
 from rakka_sim.config.gpus import GpuSpec, gpu
@@ -18,7 +18,7 @@ class Node(Table):
 
     name: str = Field(min_length=1)
     gpu: str | None = Field(None, description="a GPU of the catalogue; none for a node without GPUs")
-    gpus: NonNegativeInt = 0
+    gpus: int = Field(0, ge=0, le=4096)
     egress: bool = Field(False, description="whether it may reach remote providers")
     usd_per_gpu_hour: PositiveFloat | None = Field(None, description="what one GPU of it costs; none: cost unknown")
     topology: str | None = Field(

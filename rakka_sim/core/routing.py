@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from math import inf, nan
+from math import inf
 from typing import TYPE_CHECKING, Protocol
 
 from rakka_sim.errors import InputError, UnknownName
@@ -17,7 +17,10 @@ if TYPE_CHECKING:
 
 @dataclass(slots=True)
 class ReplicaView:
-    """A replica as the coordinator sees it: the load it last reported, and what has been routed to it and not ended."""
+    """A replica as the coordinator sees it: the load it last reported, and how many requests it has been given.
+
+    `assigned` are those it reported and those on their way to it.
+    """
 
     replica: int
     load: Load
@@ -45,10 +48,11 @@ RoutingFunction = Callable[[Sequence[ReplicaView], RouteHint, "Generator"], int]
 
 
 def load_fraction(view: ReplicaView) -> float:
-    """Requests reported per place; a replica whose report makes no sense counts as full, not as empty."""
+    """Requests per place, those on their way among them; a report that makes no sense counts as full, not as empty."""
     load = view.load
-    fraction = load.outstanding / load.capacity if load.capacity > 0 else nan
-    return fraction if fraction >= 0 else inf
+    if not load.outstanding >= 0 or not load.capacity > 0:
+        return inf
+    return max(load.outstanding, view.assigned) / load.capacity
 
 
 class RoundRobin:
@@ -89,7 +93,7 @@ class _Least:
 
 
 class LeastLoad(_Least):
-    """The lowest load reported, as a share of capacity; then the fewest requests assigned."""
+    """The lowest load as a share of capacity; then the fewest requests assigned."""
 
     def rank(self, view: ReplicaView) -> tuple[float, int]:
         return load_fraction(view), view.assigned

@@ -149,7 +149,7 @@ class Network:
         for moving, rate in zip(self._active, rates, strict=True):
             moving.rate = rate
         soonest = min(moving.left / moving.rate for moving in self._active)
-        self._first = [moving for moving in self._active if moving.left / moving.rate <= soonest * (1 + 1e-12)]
+        self._first = [moving for moving in self._active if moving.left / moving.rate <= soonest]
         self._timer = self.env.timeout(soonest)
         self._timer.callbacks.append(self._due)
 

@@ -122,10 +122,10 @@ class MigState:
 
     def best_start(self, name: str) -> int:
         """The start after which most (profile, start) pairs stay legal, the lowest of equals; raises NoMigStart."""
-        free = self.starts(name)
-        if not free:
-            raise NoMigStart(self.gpu, name, None, free)
-        return max(free, key=lambda start: (len(self.add(name, start).remaining()), -start))
+        best = _best_start(self, name)
+        if best is None:
+            raise NoMigStart(self.gpu, name, None, ())
+        return best
 
     def room(self, name: str) -> int:
         """How many slices of that profile fit now, if nothing else is placed."""
@@ -149,6 +149,12 @@ def _remaining(state: MigState) -> tuple[tuple[str, int], ...]:
     rows = state._rows()
     known = profiles(state.gpu, media=state.media)
     return tuple((row.name, start) for row in known for start in _starts(row, rows))
+
+
+@lru_cache(maxsize=8192)
+def _best_start(state: MigState, name: str) -> int | None:
+    free = state.starts(name)
+    return max(free, key=lambda start: (len(state.add(name, start).remaining()), -start), default=None)
 
 
 def _starts(row: Profile, placed: Sequence[tuple[Profile, int]]) -> tuple[int, ...]:

@@ -70,6 +70,7 @@ TREE_SHARE = 0.92  # of the ring's bandwidth [tuning.cc]
 HOST_SHARE = 0.5  # of PCIe's rate where GPUs have no peer access: every byte is written and read; inferred
 NIC_SHARE = 0.73  # of the NICs' rate that an all-reduce over nodes reaches: 36.5 of 50 GB/s per GPU, 4 x 8 x B200
 PIPELINE_S = 19.5e-6  # where nothing was measured: the A100's, the only ring that was
+NETWORK_PIPELINE_S = 15.8e-6  # [sizes], over EFA
 BENCHMARK_LAUNCH_S = (
     25e-6  # what a benchmark's launch from the host adds to a small collective; a CUDA graph's does not
 )

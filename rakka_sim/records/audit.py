@@ -24,6 +24,27 @@ def audit(log: EventLog) -> None:
         raise InvariantBroken("event log", f"Little's law: {little} requests in the system, but lambda W = {arriving}")
 
 
+def occupancy(log: EventLog) -> None:
+    """Little's law by two tables that know nothing of each other, where the log is that of a whole run.
+
+    The time for which the steps of engines count requests in them cannot be more than the time which these were in
+    the system. Where somebody gave up, who waited may have gone before the end of a step that counts them: there only
+    those count which no cancel takes out of a step.
+    """
+    requests, steps = log.request_columns(), log.step_columns()
+    gave_up = np.array([name in ("cancelled", "timeout") for name in log.outcomes], bool)[requests["outcome"]]
+    inside = steps["decode_seqs"] if gave_up.any() else steps["running"] + steps["waiting"]
+    inside = inside * (steps["end"] - steps["start"])
+    stayed = requests["ended"] - requests["arrival"]
+    served_by = np.array([facts.deployment for facts in log.replicas], object)[steps["replica"]]
+    names = np.array(log.deployments, object)[requests["deployment"]]
+    for name in dict.fromkeys(facts.deployment for facts in log.replicas):
+        counted, known = float(inside[served_by == name].sum()), float(stayed[names == name].sum())
+        if counted > known * (1 + 1e-6) + 1e-9:
+            what = f"Little's law: steps of {name} count {counted} s of requests, which were there for {known} s"
+            raise InvariantBroken("event log", what)
+
+
 def littles_law(requests: dict[str, Array]) -> tuple[float, float]:
     """(L, lambda W) from the first arrival to the last end; zeros where no time passed."""
     arrival, ended = requests["arrival"], requests["ended"]

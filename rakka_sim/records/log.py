@@ -58,6 +58,10 @@ class EventLog:
         self._kept.clear()
         self._steps.append(replica, outcome, preempted, joined)
 
+    def __contains__(self, request_id: int) -> bool:
+        """Whether that request has ended."""
+        return request_id in self._requests
+
     # --- reading: arrays are computed once, until the next record, and closed to writing
 
     @property
@@ -117,6 +121,11 @@ class EventLog:
     def check(self) -> None:
         """Raise InvariantBroken unless every record agrees with itself and with the others."""
         audit.audit(self)
+
+    def check_whole(self) -> None:
+        """`check`, for the log of a run that has ended: its steps count no requests that were not there."""
+        self.check()
+        audit.occupancy(self)
 
     # --- how
 

@@ -46,6 +46,9 @@ class RequestTable:
     def __len__(self) -> int:
         return len(self._tokens)
 
+    def __contains__(self, request_id: int) -> bool:
+        return request_id in self._ids
+
     def append(self, record: RequestRecord) -> None:
         """Raises InvariantBroken for a request that has a record already."""
         request_id = record.request_id

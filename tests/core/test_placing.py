@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
-from core.placing_oracle import Links, best_sets, cost, fits, flexibility, nodes, occupy, wasted
+from core.placing_oracle import PRESETS, Links, best_sets, cost, fits, flexibility, nodes, occupy, wasted
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
@@ -239,10 +239,11 @@ def _spec(policy: str, ledger: Ledger, node: str, free: list[int], gpus: int) ->
     return score["topology" if policy == "optimal" else policy], chosen
 
 
-@settings(max_examples=3 * settings.default.max_examples)
+@pytest.mark.parametrize("policy", HONEST)
 @given(clusters(), st.integers(1, 3), st.integers(1, 3))
-def test_one_replica_goes_where_the_policy_says(ledger: Ledger, gpus: int, before: int) -> None:
+def test_one_replica_goes_where_the_policy_says(policy: str, ledger: Ledger, gpus: int, before: int) -> None:
     """The node's best set, then the best node, is the best of all sets of all nodes."""
+    ledger.policy = make_policy(policy)
     for number in range(before):
         outcome(lambda number=number: ledger.place(Demand(f"earlier-{number}", 1, 1)))
     free = {name: gpus_ for name, gpus_ in free_of(ledger).items() if len(gpus_) >= gpus}
@@ -283,6 +284,25 @@ def test_spread_and_exclusive_are_even_and_pack_is_not(ledger: Ledger, replicas:
         )
     partly = [count for count, most in zip(per_node["pack"], room, strict=True) if 0 < count < most]
     assert len(partly) <= 1
+
+
+@pytest.mark.parametrize("policy", ["optimal", "topology"])
+def test_topology_pays_least_then_keeps_most_open_then_wastes_least(policy: str) -> None:
+    slow, fast = PRESETS["pcie"], PRESETS["hgx-h100"]
+
+    def where(gpus: int, *facts: NodeFacts, taken: dict[str, list[int]]) -> str:
+        ledger = Ledger(facts, policy)
+        for name, gone in taken.items():
+            occupy(ledger.books[name], gone)
+        return ledger.place(Demand("d", 1, gpus)).assignments[0].node
+
+    # The slow box would lose fewer sets, and is asked first: what counts is what the collective takes.
+    assert where(4, NodeFacts("slow", slow), NodeFacts("fast", fast), taken={}) == "fast"
+    # Of equally fast ones the fuller: fewer sets go with it.
+    half = {"b": [0, 1, 2, 3]}
+    assert where(2, NodeFacts("a", fast), NodeFacts("b", fast), taken=half) == "b"
+    # Both lose one set, a single GPU; on the four-GPU node that leaves nothing useless for a request of eight.
+    assert where(1, NodeFacts("a", Alike(8)), NodeFacts("b", Alike(4)), taken={"a": [*range(7)], "b": [*range(3)]}) == "a"
 
 
 # --- the seed's policy ------------------------------------------------------------------------------------------

@@ -314,3 +314,11 @@ def test_a_step_that_cannot_be_is_refused(what: str) -> None:
 def test_two_replicas_may_step_at_once() -> None:
     facts = [ReplicaFacts("a", 0), ReplicaFacts("a", 1)]
     Schedule(facts, [Stretch(0, 0.0, [1.0], [10]), Stretch(1, 0.5, [2.0], [10])], []).log().check()
+
+
+def test_steps_that_count_more_requests_than_there_were_are_noticed() -> None:
+    """Two tables that know nothing of each other: 2.5 s of steps with a request in them, and no request."""
+    facts = [ReplicaFacts("a", 0), ReplicaFacts("a", 1)]
+    log = Schedule(facts, [Stretch(0, 0.0, [1.0], [10]), Stretch(1, 0.5, [2.0], [10])], []).log()
+    with pytest.raises(InvariantBroken, match=r"Little's law: steps of a count 2.5 s"):
+        log.check_whole()

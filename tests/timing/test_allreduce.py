@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -46,6 +47,14 @@ def test_across_sockets_decode_pays_nccls_latency_and_prefill_its_bytes() -> Non
     assert slow.gather_seconds(64) == pytest.approx(all_gather(SOCKETS, 64 * 128256 * 2))
     assert slow.seconds(1) - fast.seconds(1) > 65 * (6.6e-6 + 6 * 1e-6 - 4.4e-6)
     assert slow.seconds(4096) > 5 * fast.seconds(4096)
+
+
+@pytest.mark.parametrize("worse", [{"all_pairs": False}, {"nodes": 2, "nic_gb_s": 400.0}, {"fabric": Fabric.PCIE}])
+def test_where_an_engines_own_kernels_do_not_work_nccl_does(worse: dict[str, Any]) -> None:
+    """NVLink to some only, several nodes, no NVLink: 64 rows are bound by NCCL's latency, far above the kernels'."""
+    group = dataclasses.replace(own_group(H200, 4), **worse)
+    assert parallel(H200, group).seconds(64) == pytest.approx(65 * all_reduce(group, 64 * 8192))
+    assert parallel(H200, group).seconds(64) > 1.5 * parallel(H200, None).seconds(64)
 
 
 def test_the_set_of_gpus_shows_in_tpot() -> None:
