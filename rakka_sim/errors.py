@@ -10,6 +10,7 @@ The name says what went wrong and the fields say where, so that a caller never p
     |   `-- DatasetMissing            a dataset that is neither on this machine nor fetched yet
     |-- FetchFailed                   a dataset that could not be downloaded whole and unchanged
     |-- NotBuilt                      a part of the design that this version does not have
+    |-- NoDevice                      no GPU on this machine, or none that can be seen
     |-- InferenceError                how a request can end other than well
     |   |-- RateLimited, CircuitOpen, ContentFiltered, ContextLengthExceeded, BadRequest, NotFound,
     |   |   Unauthorized, Forbidden, Backpressure, BudgetExceeded, NetworkError, ServerError, Timeout
@@ -143,6 +144,17 @@ class NotBuilt(RakkaError):
     def __str__(self) -> str:
         hint = f"; {self.instead}" if self.instead else ""
         return f"{self.what} is not built in this version{hint}"
+
+
+@dataclass(eq=False)
+class NoDevice(RakkaError):
+    """No GPU on this machine that anything here can see: `asked` says what was asked, and what each answered."""
+
+    asked: Sequence[tuple[str, str]]
+
+    def __str__(self) -> str:
+        answers = "; ".join(f"{library}: {answer}" for library, answer in self.asked)
+        return f"no GPU found on this machine ({answers})"
 
 
 # --- how a request can end --------------------------------------------------------------------------------------

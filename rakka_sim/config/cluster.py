@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Self
 
 from pydantic import Field, PositiveFloat, PositiveInt, field_validator, model_validator
@@ -81,8 +82,7 @@ class Cluster(Table):
     @field_validator("nodes")
     @classmethod
     def _names_differ(cls, nodes: tuple[Node, ...]) -> tuple[Node, ...]:
-        names = [node.name for node in nodes]
-        twice = sorted({name for name in names if names.count(name) > 1})
+        twice = sorted(name for name, count in Counter(node.name for node in nodes).items() if count > 1)
         if twice:
             raise ValueError(f"each node needs a name of its own; twice: {', '.join(twice)}")
         return nodes

@@ -54,7 +54,6 @@ _ALIASES = {
     "dgxh100": "hgx-h100",
     "dgxh200": "hgx-h200",
     "dgxb200": "hgx-b200",
-    "nvl72": "gb200-nvl72",
     "dgx1p": "dgx1-p100",
     "dgx1v": "dgx1-v100",
 }

@@ -34,15 +34,14 @@ def group(pairs: Pairs, gpus: tuple[int, ...]) -> Group:
     n = len(gpus)
     sm = min(pairs.sms[gpu] for gpu in gpus)
     links = min(pairs.fabric[gpu] for gpu in gpus)
-    if links and not any(a in gpus and b in gpus for a, b in pairs.no_peer):
+    if links and not (pairs.no_peer and any(a in gpus and b in gpus for a, b in pairs.no_peer)):
         return switched(sm, links, n)
     slowest, around = _best_ring(pairs, gpus)
     steps = [(a, b) if a < b else (b, a) for a, b in zip(around, (*around[1:], around[0]), strict=True)]
     worst = max((pairs.paths[a][b] for a, b in steps), default=PathClass.X)
     barred = any(step in pairs.no_peer for step in steps)
     if worst is PathClass.NV:
-        # A ring takes one direction of each link; where there are three or more, another runs the other way round.
-        rate, fabric = slowest * (1 if n == 2 else 2), Fabric.NVLINK
+        rate, fabric = _by_links(pairs, gpus, slowest, rates.nvlink(sm).nccl_gb_s), Fabric.NVLINK
     else:
         rate, fabric = slowest, Fabric.PCIE if worst.peer and not barred else Fabric.HOST
     all_pairs = all(pairs.gb_s[a][b] >= slowest for a in gpus for b in gpus)
@@ -50,6 +49,27 @@ def group(pairs: Pairs, gpus: tuple[int, ...]) -> Group:
     return Group(n, fabric, rate, count, rates.nvlink(sm).nccl_gb_s if count else 0.0, all_pairs=all_pairs)
 
 
+def _by_links(pairs: Pairs, gpus: tuple[int, ...], slowest: float, link_gb_s: float) -> float:
+    """GB/s of all rings over NVLinks at once: each link bears one ring, and another one the other way round.
+
+    On a whole DGX-1 with V100 that is 3 x 2 x 20 GB/s, all that its six links per GPU have. Links into switches are the
+    same for every pair, so no GPU may use more than it has.
+    """
+    most = link_gb_s * min(_own_links(pairs, gpu) for gpu in gpus)
+    if len(gpus) > rings.EXACT:
+        return min(2 * slowest, most)
+    packed = rings.packed_rings([[pairs.links[a][b] for b in gpus] for a in gpus])
+    return min(2 * link_gb_s * packed, most)
+
+
+def _own_links(pairs: Pairs, gpu: int) -> int:
+    """The NVLinks that a GPU has, to others and to switches."""
+    own = pairs.fabric[gpu]
+    shared = [min(own, other) for other in pairs.fabric]
+    return own + sum(max(0, links - through) for links, through in zip(pairs.links[gpu], shared, strict=True))
+
+
+@lru_cache(maxsize=1024)
 def switched(sm: int, links: int, gpus: int) -> Group:
     """GPUs with so many NVLinks each to one fabric of switches."""
     return collectives.switched(replace(rates.nvlink(sm), links=links), gpus)
@@ -58,4 +78,9 @@ def switched(sm: int, links: int, gpus: int) -> Group:
 @lru_cache(maxsize=_KEPT)
 def all_reduce_s(pairs: Pairs, gpus: tuple[int, ...], size: float) -> float:
     """Seconds of an all-reduce of `size` bytes."""
-    return collectives.all_reduce(group(pairs, gpus), size)
+    return _all_reduce_s(group(pairs, gpus), size)
+
+
+@lru_cache(maxsize=4096)
+def _all_reduce_s(group: Group, size: float) -> float:
+    return collectives.all_reduce(group, size)

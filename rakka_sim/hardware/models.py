@@ -43,6 +43,15 @@ _DEVICES = {device: model for model, row in _ROWS.items() for device in row.devi
 NVIDIA = "0x10de"
 
 
+def known_model(name: str) -> str:
+    """The name of a model as it is written here, whatever the case of `name`; raises UnknownName."""
+    key = by_driver_name(name)
+    found = next((model for model in _ROWS if model.lower() == key.lower()), None)
+    if found is None:
+        raise UnknownName("GPU model", name, ", ".join(_ROWS))
+    return found
+
+
 def compute_capability(model: str) -> int:
     """Compute capability x 10 of a model; 0 where it is not known here."""
     return _ROWS[model].sm if model in _ROWS else 0

@@ -12,7 +12,7 @@ from functools import lru_cache
 from rakka_sim.config.machines import machine_spec
 from rakka_sim.errors import InputError
 from rakka_sim.hardware.machine import Machine
-from rakka_sim.hardware.models import GEN3, GEN4, GEN5, can_have_nvlink, compute_capability, pcie_speed
+from rakka_sim.hardware.models import GEN3, GEN4, GEN5, can_have_nvlink, compute_capability, known_model, pcie_speed
 from rakka_sim.hardware.parts import Cpu, Gpu, NvLink, Pci, Port, SwitchLink
 
 # DGX-1 V100, links per pair; in the P100's the same pairs have one each.
@@ -34,12 +34,12 @@ _GRACE = Cpu(0, arch="arm64")
 def preset(name: str, gpu: str | None = None, count: int | None = None) -> Machine:
     """A machine of the catalogue, with another kind of GPU or fewer of them if asked; raises UnknownName, InputError.
 
-    `pcie` takes any number of GPUs, the others as many as they have.
+    `pcie` may have more than its eight, in two halves; the others have as many as they have.
     """
     spec = machine_spec(name)
-    model, most = gpu or spec.gpu, spec.gpus
+    model, most = known_model(gpu) if gpu else spec.gpu, spec.gpus
     if spec.name == "pcie" and count is not None:
-        most = count
+        most = max(count, most)
     if count is not None and not 1 <= count <= most:
         raise InputError(f"GPUs in a {spec.name}", count, f"1 to {most}")
     if spec.nvlink and not can_have_nvlink(model):

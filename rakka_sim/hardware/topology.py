@@ -117,17 +117,18 @@ class ClusterTopology:
 
     def islands(self, at_least: float | None = None) -> tuple[frozenset[Place], ...]:
         """Sets of GPUs as `Machine.islands` has them; the fabric of a domain that spans nodes is one of them."""
-        found: dict[frozenset[Place], None] = {}
+        wide: list[frozenset[Place]] = []
         for names in self.nvlink_domains.values():
             members = [(name, gpu) for name in names for gpu in range(self.node(name).machine.count)]
             members = [place for place in members if self._fast(place, at_least)]
             if members:
-                found[frozenset(members)] = None
+                wide.append(frozenset(members))
+        found = list(wide)
         for node in self.nodes:
             for island in node.machine.islands(at_least):
                 places = frozenset((node.name, gpu) for gpu in sorted(island))
-                if not any(places <= wider for wider in found):
-                    found[places] = None
+                if not any(places <= wider for wider in wide):
+                    found.append(places)
         return tuple(sorted(found, key=lambda island: (-len(island), sorted(island))))
 
     def group(self, places: Iterable[Place]) -> Group:
@@ -158,14 +159,17 @@ class ClusterTopology:
 
     def _above(self, switch: str) -> list[str]:
         """That switch and those above it, to the top; raises InputError where they go in a circle."""
-        above = {known.name: known.above for known in self.switches}
         found: list[str] = []
         while switch:
             if switch in found:
                 raise InputError("cluster, switches", " above ".join([*found, switch]), "a tree")
             found.append(switch)
-            switch = above[switch]
+            switch = self._parents[switch]
         return found
+
+    @cached_property
+    def _parents(self) -> dict[str, str]:
+        return {switch.name: switch.above for switch in self.switches}
 
     def _fabric_links(self, places: Iterable[Place]) -> int:
         """NVLinks into the fabric that all these GPUs share across nodes; 0 where they share none."""

@@ -16,6 +16,8 @@ import pandas as pd
 from rakka_sim.errors import InputError
 
 if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
     from rakka_sim.report.report import Report
 
 SUMMARY, SCENARIO = "summary.json", "scenario.json"
@@ -82,6 +84,18 @@ def write_json(file: Path, data: Any, indent: int | None = None) -> Path:
     """As JSON without NaN, which no standard reader takes."""
     encoded = json.dumps(data, indent=indent, allow_nan=False)
     return write(file, lambda partial: partial.write_text(encoded + "\n", "utf-8"))
+
+
+def save_figure(made: Figure, file: str | Path) -> Path:
+    """As a picture, of the kind that the name ends in; raises InputError for an unknown one or a place to write to."""
+    file = Path(file)
+    kinds = made.canvas.get_supported_filetypes()
+    if file.suffix.lstrip(".").lower() not in kinds:
+        raise InputError("picture", str(file), "a name that ends in ." + ", .".join(sorted(kinds)))
+    try:
+        return write(file, lambda partial: made.savefig(partial, dpi=130))
+    except OSError as error:
+        raise InputError(f"picture {file}", error.strerror or str(error), "a place that can be written to") from None
 
 
 def plain(data: Any) -> Any:

@@ -301,8 +301,10 @@ def test_topology_pays_least_then_keeps_most_open_then_wastes_least(policy: str)
     # Of equally fast ones the fuller: fewer sets go with it.
     half = {"b": [0, 1, 2, 3]}
     assert where(2, NodeFacts("a", fast), NodeFacts("b", fast), taken=half) == "b"
-    # Both lose one set, a single GPU; on the four-GPU node that leaves nothing useless for a request of eight.
-    assert where(1, NodeFacts("a", Alike(8)), NodeFacts("b", Alike(4)), taken={"a": [*range(7)], "b": [*range(3)]}) == "a"
+    # Both lose one set, a single GPU; the one of the larger node was of no use to more sizes of request.
+    assert (
+        where(1, NodeFacts("a", Alike(8)), NodeFacts("b", Alike(4)), taken={"a": [*range(7)], "b": [*range(3)]}) == "a"
+    )
 
 
 # --- the seed's policy ------------------------------------------------------------------------------------------

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from itertools import combinations, pairwise, permutations
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from rakka_sim.config.gpus import GPUS
 from rakka_sim.config.machines import MACHINES
 from rakka_sim.errors import InputError, UnknownName
 from rakka_sim.hardware.presets import preset
@@ -159,7 +161,7 @@ def test_a_machine_cut_to_fewer_gpus_agrees_with_the_whole_one(name: str, data: 
     whole = preset(name)
     part = preset(name, count=data.draw(st.integers(1, whole.count)))
     for a, b in combinations(range(part.count), 2):
-        assert (part.path(a, b), part.links(a, b)) == (whole.path(a, b), whole.links(a, b)) or name == "pcie"
+        assert (part.path(a, b), part.links(a, b)) == (whole.path(a, b), whole.links(a, b))
 
 
 def test_the_box_with_pcie_alone_takes_any_number() -> None:
@@ -171,6 +173,29 @@ def test_another_gpu_in_the_same_machine() -> None:
     machine = preset("dgx-a100", gpu="A100-40", count=4)
     assert {gpu.model for gpu in machine.gpus} == {"A100-40"}
     assert machine.key != preset("dgx-a100", count=4).key
+
+
+def test_every_gpu_of_the_catalogue_can_be_in_a_machine() -> None:
+    for spec in GPUS:
+        box = preset("pcie", spec.name.lower(), 2)
+        assert {gpu.model for gpu in box.gpus} == {spec.name}
+        assert box.gpus[0].sm > 0
+        # Its PCIe is the generation that the catalogue gives it, where that is what joins it.
+        if spec.interconnect == "pcie":
+            assert box.path(0, 1) is PathClass.PIX
+            assert box.bandwidth(0, 1) == pytest.approx(spec.link_bandwidth / 1e9, rel=0.3)
+    with pytest.raises(UnknownName, match=r"GPU model.*H100"):
+        preset("pcie", "H999")
+
+
+def test_switches_without_peer_access_of_one_pair_bear_a_ring_around_it() -> None:
+    whole = preset("hgx-h100")
+    barred = replace(whole, no_peer=((0, 1),))
+    assert barred.links(0, 1) == 0
+    group = barred.group(range(8))
+    assert (group.ring_gb_s, group.nvls) == (whole.group(range(8)).ring_gb_s, None)
+    assert barred.group((0, 1)).fabric == "host"
+    assert barred.group((2, 3, 4)) == whole.group((2, 3, 4))
 
 
 @pytest.mark.parametrize("count", [0, 9, -1])
