@@ -155,7 +155,7 @@ def test_requests_survive_their_node_and_its_replica_comes_back_with_it() -> Non
     ids = [serving.submit() for _ in range(8)]
     serving.run(5.0)
     assert {serving.client.ended[i].replica for i in ids} == {0, 1}
-    serving.check()
+    serving.log.check()
 
 
 def test_a_lost_replica_moves_to_where_there_is_room() -> None:
@@ -168,7 +168,7 @@ def test_a_lost_replica_moves_to_where_there_is_room() -> None:
     ids = [serving.submit() for _ in range(4)]
     serving.run(5.0)
     assert [serving.client.ended[i].outcome for i in ids] == ["stop"] * 4
-    serving.check()
+    serving.log.check()
 
 
 def test_all_nodes_lost_and_back() -> None:
@@ -187,4 +187,4 @@ def test_all_nodes_lost_and_back() -> None:
     served = serving.submit()
     serving.run(5.0)
     assert serving.client.ended[served].outcome == "stop"
-    serving.check()
+    serving.log.check()
