@@ -12,14 +12,16 @@ import numpy as np
 
 from rakka_sim.actors.client import Go, LoadGenerator
 from rakka_sim.actors.demands import demand_of
+from rakka_sim.actors.placement import DeploymentPlacementActor
 from rakka_sim.config.loading import load_scenario
 from rakka_sim.config.scenario import MODES, Scenario
 from rakka_sim.config.slo import resolve_slo
-from rakka_sim.core.placing import NodeBook
-from rakka_sim.errors import InputError, NotBuilt, RakkaError, RunFailed, ScenarioError, UnknownName
+from rakka_sim.core.placing import NodeBook, make_policy
+from rakka_sim.errors import InputError, NotBuilt, PlacementError, RakkaError, RunFailed, ScenarioError, UnknownName
 from rakka_sim.hardware.clusters import cluster_topology
-from rakka_sim.messages import Apply
+from rakka_sim.messages import Apply, Place
 from rakka_sim.records import EventLog
+from rakka_sim.report.placed import Placed
 from rakka_sim.report.report import Report
 from rakka_sim.runtime.live import LiveRuntime
 from rakka_sim.runtime.replay import Trace, assert_same_trace
@@ -78,6 +80,29 @@ def check(scenario: Given, overrides: Mapping[str, Any] | None = None) -> list[s
     if loaded.slo is not None:
         resolve_slo(loaded.slo)
     return lines
+
+
+def place(scenario: Given, overrides: Mapping[str, Any] | None = None) -> Placed:
+    """Where a scenario's deployments would go, one after another as a run would place them; nothing else is run.
+
+    The placement actors do it, on a virtual clock. A deployment without a place is told of, and the next one comes.
+    """
+    loaded, base = load_scenario(scenario, overrides)
+    topology = cluster_topology(loaded.cluster, base)
+    policy = make_policy(loaded.placement.policy)
+    facts = node_facts(loaded.cluster, topology)
+    system = SimRuntime(loaded.seed)
+    actor = system.spawn("placement", lambda: DeploymentPlacementActor(policy, facts))
+    results, refused = [], {}
+    try:
+        for deployment in loaded.deployment:
+            try:
+                results.append(system.ask(actor, Place(deployment), 3600.0))
+            except PlacementError as error:
+                refused[deployment.name] = str(error)
+    finally:
+        system.stop()
+    return Placed(loaded.name, policy.name, topology, tuple(results), refused)
 
 
 def _engine_lines(scenario: Scenario, base: Path) -> list[str]:

@@ -339,6 +339,11 @@ def test_naive_gives_away_gpus_that_do_not_exist() -> None:
         ledger.check()
 
 
+def test_naive_knows_which_nodes_have_a_way_out() -> None:
+    ledger = Ledger([NodeFacts("gpu", Alike(2)), NodeFacts("x", egress=True), NodeFacts("y", egress=True)], "naive")
+    assert places(ledger.place(Demand("r", 3, 0, "openai"))) == [("x", ()), ("y", ()), ("x", ())]
+
+
 def test_naive_does_not_ask_what_a_node_is() -> None:
     ledger = Ledger([NodeFacts("cpu"), NodeFacts("gpu", Alike(2), gpu_model="A40")], "naive")
     assert places(ledger.place(Demand("d", 2, 1, gpu_model="H100"))) == [("gpu", (0,)), ("gpu", (0,))]

@@ -109,7 +109,8 @@ class NodeBook:
             places: tuple[Place, ...] = ()
         elif pick == "blind":
             gpus = () if demand.provider else tuple(range(demand.gpus))
-            places = (Place(gpus),) * (count if demand.provider or self.facts.shape.count else 0)
+            there = self.facts.egress if demand.provider else self.facts.shape.count
+            places = (Place(gpus),) * (count if there else 0)
         elif demand.provider:
             places = (Place(),) * min(count, self._egress_room())
         elif demand.profile:
