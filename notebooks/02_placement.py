@@ -104,7 +104,7 @@ places = {policy: rakka_sim.place(box, {"placement.policy": policy}) for policy 
 side_by_side(places["topology"].topology, {policy: each.marks for policy, each in places.items()})
 
 # %%
-reports = {policy: rakka_sim.run(box, overrides={"placement.policy": policy}, progress=False) for policy in policies}
+reports = {policy: rakka_sim.run(box, overrides={"placement.policy": policy}) for policy in policies}
 rakka_sim.compare(reports)
 
 # %% [markdown]

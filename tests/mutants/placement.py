@@ -11,17 +11,34 @@ GREEDY, PATTERNS, SOLVERS, BATCH = (f"{CORE}{name}.py" for name in ("greedy", "p
 LEDGER, SLICES, SHAPES = (f"{CORE}{name}.py" for name in ("ledger", "slices", "shapes"))
 ACTOR, NODE = "rakka_sim/actors/placement.py", "rakka_sim/actors/node_placement.py"
 
-TESTS = {
-    "policies": ["tests/core/test_placing.py", "tests/core/test_placing_slices.py", "tests/core/test_placing_batch.py"],
-    "core": [
-        "tests/core/test_placing_sets.py",
-        "tests/core/test_placing.py",
-        "tests/core/test_placing_machine.py",
-        "tests/core/test_placing_slices.py",
-        "tests/core/test_placing_batch.py",
-    ],
-    "actors": ["tests/actors/test_placement.py"],
+TESTS = "tests/core/test_placing"
+BY_FILE = {
+    SETS: [f"{TESTS}_sets.py"],
+    SHAPES: [f"{TESTS}_sets.py"],
+    BOOK: [f"{TESTS}_machine.py", f"{TESTS}_slices.py", f"{TESTS}.py"],
+    SLICES: [f"{TESTS}_slices.py"],
+    PLANNING: [f"{TESTS}.py"],
+    LEDGER: [f"{TESTS}_machine.py", f"{TESTS}.py"],
+    GREEDY: [f"{TESTS}_batch.py"],
+    PATTERNS: [f"{TESTS}_batch.py"],
+    SOLVERS: [f"{TESTS}_batch.py"],
+    BATCH: [f"{TESTS}_batch.py"],
+    ACTOR: ["tests/actors/test_placement_protocol.py"],
+    NODE: ["tests/actors/test_placement_protocol.py"],
 }
+# Of the tests on placing one deployment, those that say something of every policy or of one; others say nothing of it.
+ON_POLICIES = "failure_domains or goes_round or are_even or pays_least or (goes_where and {0}) or {0}"
+
+
+def tests_for(group: str, file: str) -> list[str]:
+    """What pytest is asked to run against a fault of that group in that file."""
+    if group in ("optimal", "pack", "topology"):
+        batch = "most_gpus or cheapest or one_after_another or keeps_replicas_apart"
+        return [f"{TESTS}.py", f"{TESTS}_batch.py", "-k", f"{ON_POLICIES.format(group)} or {batch}"]
+    if group in BY_POLICY:
+        return [f"{TESTS}.py", "-k", ON_POLICIES.format(group)]
+    return BY_FILE[file]
+
 
 # Each policy's own lines: its score, how GPUs are picked, and what else is declared of it.
 BY_POLICY: dict[str, list[tuple[str, str, str]]] = {
@@ -202,8 +219,8 @@ ACTORS: list[tuple[str, str, str]] = [
 ]
 
 
-def all_mutants() -> list[tuple[str, str, str, str, str]]:
-    """(group, which tests, file, text, fault) of every mutant."""
-    found = [(policy, "policies", *fault) for policy, faults in BY_POLICY.items() for fault in faults]
-    found += [("shared", "core", *fault) for fault in SHARED]
-    return found + [("actors", "actors", *fault) for fault in ACTORS]
+def all_mutants() -> list[tuple[str, str, str, str]]:
+    """(group, file, text, fault) of every mutant."""
+    found = [(policy, *fault) for policy, faults in BY_POLICY.items() for fault in faults]
+    found += [("shared", *fault) for fault in SHARED]
+    return found + [("actors", *fault) for fault in ACTORS]
