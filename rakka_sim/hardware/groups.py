@@ -15,12 +15,28 @@ from rakka_sim.hardware.paths import PathClass
 
 # 2^16 sets of one machine of 16 GPUs, and room for others.
 _KEPT = 1 << 18
+# By what a step of a ring goes: the smaller, the better.
+_NVLINK, _PEER, _HOST = range(3)
 
 
 @lru_cache(maxsize=_KEPT)
 def _best_ring(pairs: Pairs, gpus: tuple[int, ...]) -> tuple[float, tuple[int, ...]]:
     slowest, ring = rings.best_ring([[pairs.gb_s[a][b] for b in gpus] for a in gpus])
+    # Of the rings that are as fast, one by NVLinks alone, else one that needs no host memory: which of them the search
+    # meets first must not depend on how the GPUs are numbered.
+    for most in (_NVLINK, _PEER):
+        able = [[pairs.gb_s[a][b] >= slowest and _means(pairs, a, b) <= most for b in gpus] for a in gpus]
+        found, better = rings.best_ring(able)
+        if found and len(gpus) > 1:
+            ring = better
+            break
     return slowest, tuple(gpus[i] for i in ring)
+
+
+def _means(pairs: Pairs, a: int, b: int) -> int:
+    if pairs.paths[a][b] <= PathClass.NV:
+        return _NVLINK
+    return _PEER if pairs.paths[a][b].peer and (min(a, b), max(a, b)) not in pairs.no_peer else _HOST
 
 
 def ring(pairs: Pairs, gpus: tuple[int, ...]) -> tuple[int, ...]:
@@ -38,14 +54,13 @@ def group(pairs: Pairs, gpus: tuple[int, ...]) -> Group:
         return switched(sm, links, n)
     slowest, around = _best_ring(pairs, gpus)
     steps = [(a, b) if a < b else (b, a) for a, b in zip(around, (*around[1:], around[0]), strict=True)]
-    worst = max((pairs.paths[a][b] for a, b in steps), default=PathClass.X)
-    barred = any(step in pairs.no_peer for step in steps)
-    if worst is PathClass.NV:
+    worst = max(_means(pairs, a, b) for a, b in steps)
+    if worst == _NVLINK and n > 1:
         rate, fabric = _by_links(pairs, gpus, slowest, rates.nvlink(sm).nccl_gb_s), Fabric.NVLINK
     else:
-        rate, fabric = slowest, Fabric.PCIE if worst.peer and not barred else Fabric.HOST
+        rate, fabric = slowest, Fabric.HOST if worst == _HOST else Fabric.PCIE
     all_pairs = all(pairs.gb_s[a][b] >= slowest for a in gpus for b in gpus)
-    count = min((pairs.links[a][b] for a, b in steps), default=0)
+    count = min(pairs.links[a][b] for a, b in steps)
     return Group(n, fabric, rate, count, rates.nvlink(sm).nccl_gb_s if count else 0.0, all_pairs=all_pairs)
 
 

@@ -52,7 +52,8 @@ def _understood(cell: str, pair: tuple[str, str], notes: list[str]) -> str:
     cell = _OLD_NAMES.get(cell, cell)
     if re.fullmatch(r"NV\d+", cell):
         return cell
-    if cell in PathClass.__members__ and PathClass[cell] <= PathClass.SYS:
+    known = PathClass.__members__.get(cell)
+    if pair[0] == pair[1] or (known is not None and PathClass.PIX <= known <= PathClass.SYS):
         return cell
     notes.append(f"{pair[0]} to {pair[1]} is {cell[:20]!r}, which is no path: taken as the longest that is possible")
     return ""

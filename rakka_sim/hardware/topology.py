@@ -121,7 +121,7 @@ class ClusterTopology:
         for names in self.nvlink_domains.values():
             members = [(name, gpu) for name in names for gpu in range(self.node(name).machine.count)]
             members = [place for place in members if self._fast(place, at_least)]
-            if members:
+            if len({name for name, _ in members}) > 1:
                 wide.append(frozenset(members))
         found = list(wide)
         for node in self.nodes:

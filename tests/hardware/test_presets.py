@@ -13,6 +13,8 @@ from hypothesis import strategies as st
 from rakka_sim.config.gpus import GPUS
 from rakka_sim.config.machines import MACHINES
 from rakka_sim.errors import InputError, UnknownName
+from rakka_sim.hardware.nccl_write import write_nccl_xml
+from rakka_sim.hardware.nccl_xml import read_nccl_xml
 from rakka_sim.hardware.presets import preset
 from rakka_sim.hardware.topology import Machine, PathClass
 
@@ -216,3 +218,14 @@ def test_questions_about_gpus_that_are_not_there() -> None:
             ask()
     with pytest.raises(InputError, match="twice"):
         machine.group((1, 1))
+
+
+def test_the_slowest_gpu_of_a_mixed_machine_sets_the_pace() -> None:
+    whole = preset("hgx-h100")
+    text = write_nccl_xml(whole).replace('dev="3" sm="90"', 'dev="3" sm="80"')
+    mixed = read_nccl_xml(text.replace('model="H100"', 'model="A100-80"', 1))
+    assert mixed.bandwidth(0, 3) == 18 * 20.0
+    assert mixed.bandwidth(0, 1) == whole.bandwidth(0, 1)
+    assert (mixed.group((0, 3)).link_gb_s, mixed.group((0, 3)).nvls) == (20.0, None)
+    assert mixed.group((0, 1)) == whole.group((0, 1))
+    assert mixed.key.startswith("8xmixed-")

@@ -213,3 +213,18 @@ def test_any_text_is_read_or_refused(text: str, cut: int) -> None:
     for given_text in (text, UNDERLINED[:cut] + text + UNDERLINED[cut:]):
         with contextlib.suppress(InputError):
             read_topo(given_text, "H200")
+
+
+def test_paths_that_differ_by_direction_are_the_farther_one() -> None:
+    machine = read_topo(BOX.replace("GPU1    PIX ", "GPU1    PHB "), "L40S")
+    assert machine.path(0, 1) is PathClass.PXB  # both are PXB to GPU 2, so no farther than that from each other
+    assert any("GPU0 to GPU1 is PHB, but others put them at PXB" in note for note in machine.notes)
+    alone = read_topo("        GPU0 GPU1\nGPU0 X PIX\nGPU1 PHB X\n", "L40S")
+    assert alone.path(0, 1) is PathClass.PHB
+
+
+@pytest.mark.parametrize("cell", ["NV", "X", "NET", "NVL"])
+def test_a_word_that_is_no_path_between_two_is_noted(cell: str) -> None:
+    machine = read_topo(f"\tGPU0\tGPU1\nGPU0\t X \t{cell}\nGPU1\t{cell}\t X \n")
+    assert (machine.count, machine.links(0, 1), machine.path(0, 1)) == (2, 0, PathClass.SYS)
+    assert any(repr(cell) in note for note in machine.notes)

@@ -146,6 +146,13 @@ def test_without_a_domain_the_network_is_between_nodes() -> None:
     )
 
 
+def test_fabrics_of_two_domains_do_not_meet() -> None:
+    two = ClusterTopology((Node("a", TRAY, nvlink_domain="x"), Node("b", TRAY, nvlink_domain="y")))
+    assert two.path(("a", 0), ("b", 0)) is PathClass.NET
+    assert two.group([("a", 0), ("b", 0)]).nodes == 2
+    assert [len(island) for island in two.islands()] == [4, 4]
+
+
 def test_one_gpu_of_each_node_uses_the_cards_next_to_it() -> None:
     hgx = preset("hgx-h100")
     cluster = ClusterTopology((Node("a", hgx), Node("b", hgx)))

@@ -23,7 +23,7 @@ from rakka_sim.hardware.presets import preset
 from rakka_sim.hardware.topo_read import read_topo
 from rakka_sim.hardware.topology import ClusterTopology, Machine, Node
 from rakka_sim.report.cluster_plot import MOST_NODES, draw, side_by_side
-from rakka_sim.report.figures import BLUE, ORANGE, Figure
+from rakka_sim.report.figures import BLUE, ORANGE, RED, Figure
 from rakka_sim.report.files import save_figure
 from rakka_sim.report.marks import FREE, colours_for, ink
 from rakka_sim.report.topology_text import describe
@@ -75,6 +75,8 @@ def test_a_placement_is_in_its_colours() -> None:
     assert faces.count(BLUE) >= 2
     assert faces.count("#123456") >= 2
     assert faces.count(FREE) == 4
+    edges = [to_hex(box.get_edgecolor()) for box in figure.findobj(Rectangle) if box.get_edgecolor()[3]]
+    assert edges.count(RED) == 1  # the GPU that two share
     legend = figure.axes[0].get_legend()
     assert [text.get_text() for text in legend.get_texts()] == ["a/0", "b/0", "a/1"]
 
