@@ -11,20 +11,26 @@ from typing import TYPE_CHECKING, Any, Literal, overload
 import numpy as np
 
 from rakka_sim.actors.client import Go, LoadGenerator
+from rakka_sim.actors.demands import demand_of
+from rakka_sim.actors.placement import DeploymentPlacementActor
 from rakka_sim.config.loading import load_scenario
 from rakka_sim.config.scenario import MODES, Scenario
 from rakka_sim.config.slo import resolve_slo
-from rakka_sim.errors import InputError, NotBuilt, RakkaError, RunFailed, ScenarioError, UnknownName
-from rakka_sim.messages import Apply
+from rakka_sim.core.placing import NodeBook, make_policy
+from rakka_sim.errors import InputError, NotBuilt, PlacementError, RakkaError, RunFailed, ScenarioError, UnknownName
+from rakka_sim.hardware.clusters import cluster_topology
+from rakka_sim.messages import Apply, Place
 from rakka_sim.records import EventLog
 from rakka_sim.report.ensemble import Ensemble
+from rakka_sim.report.placed import Placed
 from rakka_sim.report.report import Report
 from rakka_sim.runtime.garbage import rarely_collected
 from rakka_sim.runtime.live import LiveRuntime
 from rakka_sim.runtime.replay import Trace, assert_same_trace
 from rakka_sim.runtime.sim import SimRuntime
 from rakka_sim.runtime.wall import Stopwatch
-from rakka_sim.wiring import Stack, build, engine_plan, modelled
+from rakka_sim.values import TransportKind
+from rakka_sim.wiring import Stack, build, engine_plan, modelled, node_facts
 from rakka_sim.workload.source import Source, make_source, merge
 
 if TYPE_CHECKING:
@@ -93,11 +99,7 @@ def check(scenario: Given, overrides: Mapping[str, Any] | None = None) -> list[s
     """Read a scenario and everything it names, run nothing; what it comes to, in lines for people."""
     loaded, base = _load(scenario, overrides)
     lines = [f"{loaded.name}: {len(loaded.deployment)} deployments on {len(loaded.cluster.nodes)} nodes"]
-    for deployment in loaded.deployment:
-        for node in [node for node in loaded.cluster.nodes if node.gpus]:
-            plan = engine_plan(deployment, node)
-            modelled(deployment, node, plan, loaded.time_model)  # its data is there
-            lines.append(plan.text)
+    lines += _engine_lines(loaded, base)
     if loaded.workload:
         source = _source(loaded, base, loaded.seed)
         lines.append(f"workload: {source.total if source.total is not None else 'an unknown number of'} requests")
@@ -106,6 +108,55 @@ def check(scenario: Given, overrides: Mapping[str, Any] | None = None) -> list[s
     if loaded.slo is not None:
         resolve_slo(loaded.slo)
     return lines
+
+
+def place(scenario: Given, overrides: Mapping[str, Any] | None = None) -> Placed:
+    """Where a scenario's deployments would go, one after another as a run would place them; nothing else is run.
+
+    The placement actors do it, on a virtual clock. A deployment without a place is told of, and the next one comes.
+    """
+    loaded, base = load_scenario(scenario, overrides)
+    topology = cluster_topology(loaded.cluster, base)
+    policy = make_policy(loaded.placement.policy)
+    facts = node_facts(loaded.cluster, topology)
+    system = SimRuntime(loaded.seed)
+    actor = system.spawn("placement", lambda: DeploymentPlacementActor(policy, facts))
+    results, refused = [], {}
+    try:
+        for deployment in loaded.deployment:
+            try:
+                results.append(system.ask(actor, Place(deployment), 3600.0))
+            except PlacementError as error:
+                refused[deployment.name] = str(error)
+    finally:
+        system.stop()
+    return Placed(loaded.name, policy.name, topology, tuple(results), refused)
+
+
+def _engine_lines(scenario: Scenario, base: Path) -> list[str]:
+    """What each local deployment's engines would be, on every kind of node that may serve it."""
+    lines: dict[str, None] = {}
+    facts = node_facts(scenario.cluster, cluster_topology(scenario.cluster, base))
+    for deployment in scenario.deployment:
+        if deployment.transport is TransportKind.REMOTE_NETWORK:
+            lines[f"{deployment.name}: at {deployment.runtime_kind}; it can be placed, not served"] = None
+            continue
+        demand = demand_of(deployment)
+        for node, seen in zip(scenario.cluster.nodes, facts, strict=True):
+            if not NodeBook(seen).refusal(demand) and node.gpus >= demand.gpus and node.mig == bool(demand.profile):
+                plan = engine_plan(deployment, node)
+                modelled(deployment, node, plan, scenario.time_model)  # its data is there
+                lines[plan.text] = None
+    return list(lines)
+
+
+def _check_targets(scenario: Scenario) -> None:
+    """Raise NotBuilt for a workload that would go to a provider."""
+    for load in scenario.workload:
+        deployment = scenario.target(load)
+        if deployment.transport is TransportKind.REMOTE_NETWORK:
+            what = f"the remote tier (a workload for {deployment.name!r}, which runs at {deployment.runtime_kind})"
+            raise NotBuilt(what, "let the workload name a local deployment")
 
 
 def assert_deterministic(
@@ -154,13 +205,14 @@ def _run_on(system: System, scenario: Scenario, base: Path, mode: str, seed: int
             "scenario: workload", "(nothing)", "a [workload] table: without one there is nothing to run"
         )
         raise ScenarioError(problem.where, problem.value, problem.allowed, [problem])
+    _check_targets(scenario)
     slo = None if scenario.slo is None else resolve_slo(scenario.slo)
     slo_name = scenario.slo if isinstance(scenario.slo, str) else "custom"
     source = _source(scenario, base, seed)
     watch, log = Stopwatch(), EventLog()
     try:
         with rarely_collected():
-            stack = build(system, scenario, log)
+            stack = build(system, scenario, log, base=base)
             _bring_up(system, stack, scenario)
             _serve(system, stack, source, scenario.stop_after_s, progress)
     finally:

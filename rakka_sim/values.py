@@ -242,21 +242,31 @@ class Progress:
         return self.job.done_by(now) if self.job is not None else None
 
 
+@dataclass(frozen=True, slots=True)
+class MigSlice:
+    """A slice of a GPU: its profile, and the memory slice that it starts at."""
+
+    profile: str
+    start: int
+
+
 @value
 class NodeAssignment:
-    """Where one replica runs: a node and, for a local deployment, its GPUs by ordinal."""
+    """Where one replica runs: a node and, for a local deployment, its GPUs by ordinal, or a slice of the one."""
 
     replica_index: int
     node: str
     gpus: tuple[int, ...] = ()
+    slice: MigSlice | None = None
 
 
 @value
 class PlacementResult:
-    """Where all replicas of a deployment run."""
+    """Where all replicas of a deployment run; `degraded` says what was wished for and could not be had."""
 
     deployment: str
     assignments: tuple[NodeAssignment, ...] = ()
+    degraded: tuple[str, ...] = ()
 
 
 @value
@@ -265,4 +275,4 @@ class PlacementConstraints:
 
     gpu_nodes: dict[str, int] = field(default_factory=dict)
     egress_nodes: tuple[str, ...] = ()
-    egress_preference: dict[tuple[str, str], tuple[str, ...]] = field(default_factory=dict)
+    egress_preference: dict[tuple[str, str], tuple[str, ...]] = field(default_factory=dict, repr=False)  # holds keys

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, NonNegativeInt, field_validator, model_validator
+from pydantic import Field, NonNegativeInt, PlainSerializer, WithJsonSchema, field_validator, model_validator
 from pydantic.config import JsonDict
 
 from rakka_sim.config.base import PositiveSeconds, Table
@@ -24,10 +24,27 @@ class Routing(Table):
     policy: str = "least_load"
 
 
+def _policy_name(policy: Any) -> str:
+    return policy if isinstance(policy, str) else str(getattr(policy, "__name__", type(policy).__name__))
+
+
+# By name, or from a notebook a function (offers, demand) -> offer or an object that can be called so.
+PlacementPolicy = Annotated[
+    Any, PlainSerializer(_policy_name, when_used="json"), WithJsonSchema({"type": "string", "default": "topology"})
+]
+
+
 class Placing(Table):
     """How replicas find their GPUs."""
 
-    policy: str = "exclusive"
+    policy: PlacementPolicy = "topology"
+
+    @field_validator("policy")
+    @classmethod
+    def _name_or_function(cls, policy: Any) -> Any:
+        if isinstance(policy, str) or callable(policy):
+            return policy
+        raise ValueError("a policy's name, or a function (offers, demand) -> offer")
 
 
 class TimeModel(Table):

@@ -14,13 +14,22 @@ if TYPE_CHECKING:
     from rakka_sim.config.gpus import GpuSpec
     from rakka_sim.config.scenario import TimeModel
     from rakka_sim.config.shapes import ModelSpec
+    from rakka_sim.hardware.collectives import Group
     from rakka_sim.timing.api import StepTimeModel
 
 
 def make_time_model(
-    asked: TimeModel, model: ModelSpec, gpu: GpuSpec, engine: EngineConfig, tp: int = 1
+    asked: TimeModel,
+    model: ModelSpec,
+    gpu: GpuSpec,
+    engine: EngineConfig,
+    tp: int = 1,
+    group: Group | None = None,
 ) -> StepTimeModel:
-    """The model for `tp` GPUs of one node; raises InputError where it has no data for the GPU, model or precision."""
+    """The model for `tp` GPUs of one node; raises InputError where it has no data for the GPU, model or precision.
+
+    `group` is how these GPUs reach each other, for the roofline; measured tables know the usual machine alone.
+    """
     padding = Padding(capture_sizes(engine.max_num_seqs, engine.max_num_batched_tokens))
     if asked.kind == "profile":
         from rakka_sim.timing.profile import profile_model
@@ -54,4 +63,5 @@ def make_time_model(
         dtype=engine.dtype,
         kv_dtype=engine.kv_cache_dtype,
         expert_parallel=asked.expert_parallel,
+        group=group,
     )
