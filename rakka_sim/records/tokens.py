@@ -110,7 +110,7 @@ class Tokens:
     def gaps(self, which: Array) -> tuple[Array, Array]:
         """The gaps (s) between two tokens of the requests that the mask `which` names, and how often each occurs."""
         joints, owner = self.joints()
-        values, weights = [joints[which[owner]]], [np.ones(int(which[owner].sum()), np.int64)]
+        values, weights = [joints[which[owner]]], [np.ones(int(which[owner].sum()), np.int32)]
         for stretches, pool in self._each_source():
             wanted = stretches[which[self.owner[stretches]]]
             first, count = self.first[wanted], self.count[wanted]
@@ -120,7 +120,7 @@ class Tokens:
             times = np.cumsum(change)[1 : len(pool)]  # how many requests have both this step and the one before
             seen = times > 0
             values.append(np.diff(pool)[seen])
-            weights.append(times[seen])
+            weights.append(times[seen].astype(np.int32))
         return np.concatenate(values), np.concatenate(weights)
 
     def longest_gap(self) -> Array:

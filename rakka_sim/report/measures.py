@@ -91,7 +91,8 @@ class Measures:
     def gaps_ms(self, which: Array) -> tuple[Array, Array]:
         """The same as different gaps and how often each occurs: what is shared by a batch is there once."""
         gaps, times = self.log.tokens.gaps(which & self.completed)
-        return gaps * 1e3, times
+        gaps *= 1e3  # in place: there may be very many
+        return gaps, times
 
     def pooled(self, which: Array) -> dict[str, Array]:
         """Every latency of the completed ones among `which`, without the NaN."""

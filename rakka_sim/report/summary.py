@@ -33,10 +33,12 @@ def describe(values: Array, times: Array | None = None) -> dict[str, float | Non
 def _percentiles(values: Array, times: Array) -> Array:
     """As `numpy.percentile` of the values written out: linear between the two nearest ranks."""
     order = np.argsort(values)
-    values, upto = values[order], np.cumsum(times[order])
+    upto = np.cumsum(times[order])
     rank = (int(upto[-1]) - 1) * np.array(PERCENTILES) / 100
     low = np.floor(rank)
-    below, above = (values[np.searchsorted(upto, np.minimum(at, upto[-1] - 1), side="right")] for at in (low, low + 1))
+    below, above = (
+        values[order[np.searchsorted(upto, np.minimum(at, upto[-1] - 1), side="right")]] for at in (low, low + 1)
+    )
     tails: Array = below + (above - below) * (rank - low)
     return tails
 
