@@ -272,7 +272,8 @@ def test_spread_and_exclusive_are_even_and_pack_is_not(ledger: Ledger, replicas:
     facts = [dataclasses.replace(book.facts, domain="") for book in ledger.books.values()]
     per_node: dict[str, list[int]] = {}
     for policy in ("spread", "exclusive", "pack"):
-        result = outcome(lambda policy=policy: Ledger(facts, policy).place(Demand("d", replicas)))
+        demand = Demand("d", replicas, spread="ignore")  # so that it is the policy that keeps them even
+        result = outcome(lambda policy=policy, demand=demand: Ledger(facts, policy).place(demand))
         assume(isinstance(result, PlacementResult))
         nodes_used = [node for node, _ in places(result)]
         per_node[policy] = [nodes_used.count(fact.name) for fact in facts]
@@ -305,6 +306,11 @@ def test_topology_pays_least_then_keeps_most_open_then_wastes_least(policy: str)
     assert (
         where(1, NodeFacts("a", Alike(8)), NodeFacts("b", Alike(4)), taken={"a": [*range(7)], "b": [*range(3)]}) == "a"
     )
+
+
+def test_spread_takes_the_faster_of_two_that_are_equally_empty() -> None:
+    nodes_ = [NodeFacts("slow", PRESETS["pcie"]), NodeFacts("fast", PRESETS["hgx-h100"])]
+    assert places(Ledger(nodes_, "spread").place(Demand("d", 1, 4))) == [("fast", (0, 1, 2, 3))]
 
 
 # --- the seed's policy ------------------------------------------------------------------------------------------

@@ -27,7 +27,7 @@ BY_FILE = {
     NODE: ["tests/actors/test_placement_protocol.py"],
 }
 # Of the tests on placing one deployment, those that say something of every policy or of one; others say nothing of it.
-ON_POLICIES = "failure_domains or goes_round or are_even or pays_least or (goes_where and {0}) or {0}"
+ON_POLICIES = "failure_domains or goes_round or are_even or pays_least or equally_empty or (goes_where and {0}) or {0}"
 
 
 def tests_for(group: str, file: str) -> list[str]:
