@@ -135,8 +135,9 @@ def test_a_node_more_never_makes_a_placement_fail(ledger: Ledger, data: st.DataO
     ledger.place(relaxed)
 
 
-@given(st.integers(1, 5), st.lists(st.tuples(st.integers(0, 4), st.sampled_from("pqrs")), min_size=1), honest)
-def test_replicas_go_to_different_failure_domains(replicas: int, sizes: list[tuple[int, str]], policy: str) -> None:
+@pytest.mark.parametrize("policy", HONEST)
+@given(st.integers(1, 5), st.lists(st.tuples(st.integers(0, 4), st.sampled_from("pqrs")), min_size=1))
+def test_replicas_go_to_different_failure_domains(policy: str, replicas: int, sizes: list[tuple[int, str]]) -> None:
     facts = [NodeFacts(f"n{i}", Alike(size), domain=domain) for i, (size, domain) in enumerate(sizes)]
     domains = {domain for size, domain in sizes if size}
     for spread in ("prefer", "require", "ignore"):
@@ -265,6 +266,11 @@ def test_round_robin_goes_round(ledger: Ledger, replicas: int, gpus: int) -> Non
         room[node] -= 1
         if room[node]:
             queue.append(node)
+
+
+def test_round_robin_goes_round_over_deployments_too() -> None:
+    ledger = Ledger(TWO_NODES, "round_robin")
+    assert [places(ledger.place(Demand(f"d{i}", 1)))[0][0] for i in range(4)] == ["a", "b", "a", "b"]
 
 
 @given(clusters(linked=False), st.integers(1, 6))
