@@ -135,8 +135,9 @@ def test_a_node_more_never_makes_a_placement_fail(ledger: Ledger, data: st.DataO
     ledger.place(relaxed)
 
 
-@given(st.integers(1, 5), st.lists(st.tuples(st.integers(0, 4), st.sampled_from("pqrs")), min_size=1), honest)
-def test_replicas_go_to_different_failure_domains(replicas: int, sizes: list[tuple[int, str]], policy: str) -> None:
+@pytest.mark.parametrize("policy", HONEST)
+@given(st.integers(1, 5), st.lists(st.tuples(st.integers(0, 4), st.sampled_from("pqrs")), min_size=1))
+def test_replicas_go_to_different_failure_domains(policy: str, replicas: int, sizes: list[tuple[int, str]]) -> None:
     facts = [NodeFacts(f"n{i}", Alike(size), domain=domain) for i, (size, domain) in enumerate(sizes)]
     domains = {domain for size, domain in sizes if size}
     for spread in ("prefer", "require", "ignore"):
@@ -267,12 +268,18 @@ def test_round_robin_goes_round(ledger: Ledger, replicas: int, gpus: int) -> Non
             queue.append(node)
 
 
+def test_round_robin_goes_round_over_deployments_too() -> None:
+    ledger = Ledger(TWO_NODES, "round_robin")
+    assert [places(ledger.place(Demand(f"d{i}", 1)))[0][0] for i in range(4)] == ["a", "b", "a", "b"]
+
+
 @given(clusters(linked=False), st.integers(1, 6))
 def test_spread_and_exclusive_are_even_and_pack_is_not(ledger: Ledger, replicas: int) -> None:
     facts = [dataclasses.replace(book.facts, domain="") for book in ledger.books.values()]
     per_node: dict[str, list[int]] = {}
     for policy in ("spread", "exclusive", "pack"):
-        result = outcome(lambda policy=policy: Ledger(facts, policy).place(Demand("d", replicas)))
+        demand = Demand("d", replicas, spread="ignore")  # so that it is the policy that keeps them even
+        result = outcome(lambda policy=policy, demand=demand: Ledger(facts, policy).place(demand))
         assume(isinstance(result, PlacementResult))
         nodes_used = [node for node, _ in places(result)]
         per_node[policy] = [nodes_used.count(fact.name) for fact in facts]
@@ -305,6 +312,11 @@ def test_topology_pays_least_then_keeps_most_open_then_wastes_least(policy: str)
     assert (
         where(1, NodeFacts("a", Alike(8)), NodeFacts("b", Alike(4)), taken={"a": [*range(7)], "b": [*range(3)]}) == "a"
     )
+
+
+def test_spread_takes_the_faster_of_two_that_are_equally_empty() -> None:
+    nodes_ = [NodeFacts("slow", PRESETS["pcie"]), NodeFacts("fast", PRESETS["hgx-h100"])]
+    assert places(Ledger(nodes_, "spread").place(Demand("d", 1, 4))) == [("fast", (0, 1, 2, 3))]
 
 
 # --- the seed's policy ------------------------------------------------------------------------------------------

@@ -5,7 +5,7 @@ from __future__ import annotations
 from importlib.util import find_spec
 
 import pytest
-from core.placing_oracle import PRESETS, cheapest_total, cost, fits, most_gpus, nodes, occupy
+from core.placing_oracle import PRESETS, Links, cheapest_total, cost, fits, most_gpus, nodes, occupy
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
@@ -143,6 +143,34 @@ def test_joint_placement_keeps_replicas_apart(domains: list[str], replicas: int)
     used = {ledger.books[each.node].facts.domain for each in result.assignments}
     if len(used) < replicas:
         assert result.degraded == (f"{replicas} replicas share {len(used)} failure domains",)
+
+
+@pytest.mark.parametrize("solver", SOLVERS)
+def test_optimal_is_cheapest_where_one_after_another_is_not(solver: str) -> None:
+    """In a chain of links 2, 3, 2 the first pair would take the 3 and leave the ends without a link."""
+    chain = Links(((0, 2, 0, 0), (2, 0, 3, 0), (0, 3, 0, 2), (0, 0, 2, 0)))
+    pairs = demands_of([(1, 2), (1, 2)])
+    sets = {}
+    for policy in ("topology", "optimal"):
+        batch = place_all(Ledger([NodeFacts("n", chain)], policy), pairs, solver=solver)
+        sets[policy] = {result.assignments[0].gpus for result in batch.placed.values()}
+    assert sets == {"topology": {(1, 2), (0, 3)}, "optimal": {(0, 1), (2, 3)}}
+
+
+@pytest.mark.parametrize("solver", SOLVERS)
+@pytest.mark.parametrize("order", [("slow", "fast"), ("fast", "slow")])
+def test_optimal_is_cheapest_over_nodes_of_two_kinds(solver: str, order: tuple[str, str]) -> None:
+    kinds = {"slow": PRESETS["pcie"], "fast": PRESETS["hgx-h100"]}
+    ledger = Ledger([NodeFacts(name, kinds[name]) for name in order], "optimal")
+    batch = place_all(ledger, demands_of([(1, 4), (1, 4)]), solver=solver)
+    assert {result.assignments[0].node for result in batch.placed.values()} == {"fast"}
+
+
+def test_joint_placement_keeps_replicas_apart_where_all_places_are_needed() -> None:
+    ledger = Ledger([NodeFacts("a", Alike(2), domain="p"), NodeFacts("b", Alike(1), domain="q")], "optimal")
+    batch = place_all(ledger, [Demand("one", 1), Demand("two", 2)])
+    assert {each.node for each in batch.placed["two"].assignments} == {"a", "b"}
+    assert batch.placed["two"].degraded == ()
 
 
 def test_what_no_programme_can_say_is_placed_after_the_rest() -> None:

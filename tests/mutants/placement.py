@@ -27,7 +27,7 @@ BY_FILE = {
     NODE: ["tests/actors/test_placement_protocol.py"],
 }
 # Of the tests on placing one deployment, those that say something of every policy or of one; others say nothing of it.
-ON_POLICIES = "failure_domains or goes_round or are_even or pays_least or (goes_where and {0}) or {0}"
+ON_POLICIES = "failure_domains or goes_round or are_even or pays_least or equally_empty or (goes_where and {0}) or {0}"
 
 
 def tests_for(group: str, file: str) -> list[str]:
@@ -37,7 +37,7 @@ def tests_for(group: str, file: str) -> list[str]:
         return [f"{TESTS}.py", f"{TESTS}_batch.py", "-k", f"{ON_POLICIES.format(group)} or {batch}"]
     if group in BY_POLICY:
         return [f"{TESTS}.py", "-k", ON_POLICIES.format(group)]
-    return BY_FILE[file]
+    return [f"{TESTS}_faults.py", *BY_FILE[file]]
 
 
 # Each policy's own lines: its score, how GPUs are picked, and what else is declared of it.
@@ -153,7 +153,6 @@ SHARED: list[tuple[str, str, str]] = [
     (SETS, "return sum(free for size in sizes if free < size)", "return sum(free for size in sizes if free <= size)"),
     (SETS, "ways = [mask for mask in ways if self.packed(free & ~mask, size) >= wanted]", "ways = list(ways)"),
     (SETS, "any(mask & ~island == 0 for island in self._islands)", "any(mask & island for island in self._islands)"),
-    (SHAPES, "if any(shape.pair(a, x) != shape.pair(b, x)", "if any(False"),
     (BOOK, "if epoch != self.epoch:", "if epoch > self.epoch:"),
     (
         BOOK,

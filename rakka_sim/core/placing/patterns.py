@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from rakka_sim.core.placing.greedy import Kind, kind_of
 from rakka_sim.core.placing.terms import Demand
-from rakka_sim.errors import NotBuilt
+from rakka_sim.errors import InvariantBroken, NotBuilt
 
 if TYPE_CHECKING:
     from rakka_sim.core.placing.book import NodeBook
@@ -201,6 +201,8 @@ class _Hand:
     def deal(self, replicas: int) -> list[tuple[int, int]]:
         given: list[tuple[int, int]] = []
         while len(given) < replicas:
+            if not self._fullest:
+                raise InvariantBroken("placement programme", "it takes more replicas than its patterns hold")
             drawn = [heapq.heappop(self._fullest) for _ in range(min(replicas - len(given), len(self._fullest)))]
             for count, domain in drawn:
                 given.append(self._places[domain].pop(0))
