@@ -40,10 +40,12 @@ def commit() -> str | None:
     return git.stdout.strip() or None
 
 
-def write(file: Path, benchmark: str, cases: dict[str, Any], seed: int) -> None:
-    """The figures as JSON, with all that is needed to ask for them again."""
+def write(file: Path, benchmark: str, cases: dict[str, Any] | None, seed: int, **more: Any) -> None:
+    """The figures as JSON, with all that is needed to ask for them again; `more` stands beside the cases."""
     about = {"benchmark": benchmark, "machine": machine(), "versions": versions(), "commit": commit(), "seed": seed}
-    file.write_text(json.dumps({**about, "cases": cases}, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+    figures = more if cases is None else {"cases": cases, **more}
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(json.dumps({**about, **figures}, indent=2, allow_nan=False) + "\n", encoding="utf-8")
 
 
 def _processor() -> str:

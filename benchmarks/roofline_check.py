@@ -11,7 +11,6 @@ import csv
 import json
 import os
 from collections import defaultdict
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,22 +21,15 @@ from rakka_sim.config.gpus import GPUS, GpuSpec, gpu
 from rakka_sim.config.models import ModelSpec, model_spec
 from rakka_sim.engines.sizing import kv_block_count
 from rakka_sim.timing.api import StepShape
+from rakka_sim.timing.graphs import Padding
 from rakka_sim.timing.implied import implied
+from rakka_sim.timing.profile import profile_model
 from rakka_sim.timing.roofline import Roofline
 
 RECORDED = Path(os.environ.get("RAKKA_SIM_DATA", Path(__file__).resolve().parents[2] / "shared" / "data"))
 DATA = RECORDED / "kernel_profiles"
 PROFILES = {"RTX 4090": "RTX4090-Llama-3.1-8B-bf16-tp1", "RTX PRO 6000": "RTXPRO6000-Llama-3.1-8B-bf16-tp1"}
-PER_LAYER = {
-    "qkv_proj": 1,
-    "o_proj": 1,
-    "gate_up_proj": 1,
-    "down_proj": 1,
-    "act_fn": 1,
-    "rotary_emb": 1,
-    "layernorm": 2,
-}
-ONCE = ("embedding", "final_layernorm")
+CALL = ("prefill_chunk", "kv_prefill", "n_decode", "kv_decode")
 SHOWN = (
     StepShape(decode_seqs=1, decode_context=1024, decode_max=1024, samples=1),
     StepShape(decode_seqs=32, decode_context=32 * 1024, decode_max=1024, samples=32),
@@ -47,71 +39,30 @@ SHOWN = (
 )
 
 
-def read_table(path: Path, value: str) -> dict[str, tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]]:
-    """layer -> (sizes, seconds), in order of size."""
-    points: dict[str, list[tuple[float, float]]] = defaultdict(list)
-    with path.open(encoding="utf-8") as file:
-        for row in csv.DictReader(file):
-            points[row["layer"]].append((float(row[value]), float(row["time_us"]) * 1e-6))
-    return {
-        layer: (np.array([x for x, _ in sorted(found)]), np.array([y for _, y in sorted(found)]))
-        for layer, found in points.items()
-    }
+def steps(folder: Path, spec: ModelSpec, device: GpuSpec, fits: int) -> list[tuple[str, StepShape, float]]:
+    """(kind, shape, measured seconds) of every attention call of a profile whose contexts fit."""
+    measured = profile_model(folder, spec, device, Padding())
+    found = []
+    with (folder / "attention.csv").open(encoding="utf-8") as file:
+        calls = [[int(row[name]) for name in CALL] for row in csv.DictReader(file)]
+    for chunk, cached, rows, context in calls:
+        if chunk + cached + rows * context > fits or chunk + rows > 2048:
+            continue
+        shape = StepShape(
+            prefill=((chunk, cached),) if chunk else (),
+            decode_seqs=rows,
+            decode_context=rows * context,
+            decode_max=context if rows else 0,
+            samples=rows + bool(chunk),
+        )
+        found.append(("decode" if not chunk else "mixed" if rows else "prefill", shape, measured.seconds(shape)))
+    return found
 
 
-@dataclass(slots=True)
-class Profile:
-    """One GPU's kernel tables, and the steps that can be put together from them."""
-
-    dense: dict[str, tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]]
-    rows: dict[str, tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]]
-    attention: list[tuple[int, int, int, int, float]]
-    layers: int
-
-    @classmethod
-    def read(cls, folder: Path, layers: int) -> Profile:
-        with (folder / "attention.csv").open(encoding="utf-8") as file:
-            attention = [
-                (
-                    int(row["prefill_chunk"]),
-                    int(row["kv_prefill"]),
-                    int(row["n_decode"]),
-                    int(row["kv_decode"]),
-                    float(row["time_us"]) * 1e-6,
-                )
-                for row in csv.DictReader(file)
-            ]
-        dense, rows = read_table(folder / "dense.csv", "tokens"), read_table(folder / "per_sequence.csv", "sequences")
-        return cls(dense, rows, attention, layers)
-
-    def seconds(self, tokens: int, samples: int, attention_s: float) -> float:
-        layer = sum(times * float(np.interp(tokens, *self.dense[name])) for name, times in PER_LAYER.items())
-        once = sum(float(np.interp(tokens, *self.dense[name])) for name in ONCE)
-        head = sum(float(np.interp(samples, *self.rows[name])) for name in ("lm_head", "sampler"))
-        return self.layers * (layer + attention_s) + once + head
-
-    def steps(self, fits: int) -> list[tuple[str, StepShape, float]]:
-        """(kind, shape, measured seconds) of every attention point whose contexts fit."""
-        found = []
-        for chunk, cached, rows, context, attention_s in self.attention:
-            if chunk + cached + rows * context > fits or chunk + rows > 2048:
-                continue
-            kind = "decode" if not chunk else "mixed" if rows else "prefill"
-            shape = StepShape(
-                prefill=((chunk, cached),) if chunk else (),
-                decode_seqs=rows,
-                decode_context=rows * context,
-                decode_max=context if rows else 0,
-                samples=rows + bool(chunk),
-            )
-            found.append((kind, shape, self.seconds(shape.tokens, shape.samples, attention_s)))
-        return found
-
-
-def errors(model: Roofline, profile: Profile, fits: int) -> dict[str, dict[str, float]]:
+def errors(model: Roofline, measured_steps: list[tuple[str, StepShape, float]]) -> dict[str, dict[str, float]]:
     """kind -> count and relative errors of the prediction."""
     relative: dict[str, list[float]] = defaultdict(list)
-    for kind, shape, measured in profile.steps(fits):
+    for kind, shape, measured in measured_steps:
         relative[kind].append(model.seconds(shape) / measured - 1)
     report = {}
     for kind, found in sorted(relative.items()):
@@ -137,7 +88,7 @@ def compare(name: str, folder: Path, spec: ModelSpec) -> dict[str, Any]:
     """Print one GPU's table; the figures."""
     device = gpu(name)
     fits = kv_block_count(spec, device, EngineConfig()).tokens
-    found = errors(Roofline(spec, device), Profile.read(folder, spec.layers), fits)
+    found = errors(Roofline(spec, device), steps(folder, spec, device, fits))
     print(f"\n{name}: predicted against the sum of {spec.layers} layers' kernels, contexts up to {fits:,} tokens")
     print(f"  {'':8s}{'shapes':>8s}{'median':>9s}{'p90':>8s}{'bias':>8s}{'worst':>8s}")
     for kind, row in found.items():

@@ -11,12 +11,14 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from rakka_sim.config.loading import load_scenario
     from rakka_sim.config.scenario import Scenario
-    from rakka_sim.experiment import assert_deterministic, check, run
+    from rakka_sim.experiment import assert_deterministic, check, place, run
+    from rakka_sim.report.ensemble import Ensemble
     from rakka_sim.report.report import Report, compare
     from rakka_sim.runtime.live import LiveRuntime
     from rakka_sim.runtime.sim import SimRuntime
 
 _HOMES = {
+    "Ensemble": "rakka_sim.report.ensemble",
     "LiveRuntime": "rakka_sim.runtime.live",
     "Report": "rakka_sim.report.report",
     "Scenario": "rakka_sim.config.scenario",
@@ -25,10 +27,12 @@ _HOMES = {
     "check": "rakka_sim.experiment",
     "compare": "rakka_sim.report.report",
     "load_scenario": "rakka_sim.config.loading",
+    "place": "rakka_sim.experiment",
     "run": "rakka_sim.experiment",
 }
 
 __all__ = [
+    "Ensemble",
     "LiveRuntime",
     "Report",
     "Scenario",
@@ -37,6 +41,7 @@ __all__ = [
     "check",
     "compare",
     "load_scenario",
+    "place",
     "run",
 ]
 

@@ -19,7 +19,9 @@ The name says what went wrong and the fields say where, so that a caller never p
     |   |-- Unrecoverable             supervision: stop
     |   `-- Internal
     |-- PlacementError
-    |   |-- NoGpuNodes, NoEgressNodes, NotEnoughGpus, UnknownPlacement
+    |   |-- NoGpuNodes, NoEgressNodes, NotEnoughGpus, NotEnoughDomains, NoSuitableNodes, UnknownPlacement
+    |   |-- NodeChanged, PlacementContested, UnknownNode
+    |   |-- BadPolicy                 a user's placement policy chose what it was not offered
     |   |-- NoMigStart, MigNoPeers    a slice that does not fit, slices that cannot work as one
     |-- ActorError                    the runtime: who could not be reached, and why
     |   |-- ActorStopped, ActorRestarted, AskTimeout, MailboxFull, Unhandled, NameTaken, Stalled
@@ -328,24 +330,104 @@ class NoGpuNodes(PlacementError):
 
 @dataclass(eq=False)
 class NoEgressNodes(PlacementError):
-    """A remote deployment, and no node may reach its provider."""
+    """A remote deployment, and no node may reach its provider (from its region, if it names one)."""
 
     provider: str
+    region: str = ""
 
     def __str__(self) -> str:
-        return f"no egress nodes available for provider {self.provider!r}"
+        where = f" in region {self.region!r}" if self.region else ""
+        return f"no egress nodes available for provider {self.provider!r}{where}"
 
 
 @dataclass(eq=False)
 class NotEnoughGpus(PlacementError):
-    """No node has that many GPUs free for one replica."""
+    """Too few GPUs free: `free` is what each node that might have served had when the deployment came."""
 
     requested: int
     deployment: str = ""
+    replicas: int = 1
+    free: Sequence[tuple[str, int]] = ()
 
     def __str__(self) -> str:
         who = f"deployment {self.deployment!r}" if self.deployment else "deployment"
-        return f"{who} requires {self.requested} GPUs per replica but no node has that many free"
+        had = ", ".join(f"{node} {gpus}" for node, gpus in list(self.free)[:8])
+        more = f" and {len(self.free) - 8} nodes more" if len(self.free) > 8 else ""
+        found = f"; free: {had}{more}" if had else ""
+        return f"{who} requires {self.requested} GPUs for each of {self.replicas} replicas{found}"
+
+
+@dataclass(eq=False)
+class NoSuitableNodes(PlacementError):
+    """No node may serve the deployment, whatever is free: `reasons` says why, node by node."""
+
+    deployment: str
+    reasons: Sequence[tuple[str, str]] = ()
+
+    def __str__(self) -> str:
+        why = "; ".join(f"{node}: {reason}" for node, reason in list(self.reasons)[:8])
+        more = f"; and {len(self.reasons) - 8} nodes more" if len(self.reasons) > 8 else ""
+        return f"no node may serve deployment {self.deployment!r} ({why}{more})"
+
+
+@dataclass(eq=False)
+class NotEnoughDomains(PlacementError):
+    """A deployment that requires a failure domain for each replica, and there are too few with room."""
+
+    deployment: str
+    replicas: int
+    domains: int
+
+    def __str__(self) -> str:
+        return (
+            f"deployment {self.deployment!r} requires a failure domain for each of {self.replicas} replicas; "
+            f"{self.domains} have room"
+        )
+
+
+@dataclass(eq=False)
+class BadPolicy(PlacementError):
+    """A placement policy chose what it was not offered."""
+
+    policy: str
+    what: str
+
+    def __str__(self) -> str:
+        return f"placement policy {self.policy!r}: {self.what}"
+
+
+@dataclass(eq=False)
+class NodeChanged(PlacementError):
+    """A reservation against a state of the node that is past, or one that the node does not hold any more."""
+
+    node: str
+    epoch: int
+    now: int
+
+    def __str__(self) -> str:
+        return f"node {self.node!r} has changed since it was asked (state {self.epoch}, now {self.now})"
+
+
+@dataclass(eq=False)
+class PlacementContested(PlacementError):
+    """Nodes changed under the placement again and again; nothing was placed."""
+
+    deployment: str
+    rounds: int
+
+    def __str__(self) -> str:
+        return f"deployment {self.deployment!r} was not placed: nodes changed in each of {self.rounds} attempts"
+
+
+@dataclass(eq=False)
+class UnknownNode(PlacementError):
+    """Word of a node that the cluster does not have."""
+
+    node: str
+    known: Sequence[str] = ()
+
+    def __str__(self) -> str:
+        return f"there is no node {self.node!r}; nodes: {', '.join(list(self.known)[:20])}"
 
 
 @dataclass(eq=False)

@@ -6,26 +6,35 @@ import os
 import sys
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, overload
 
 import numpy as np
 
 from rakka_sim.actors.client import Go, LoadGenerator
+from rakka_sim.actors.demands import demand_of
+from rakka_sim.actors.placement import DeploymentPlacementActor
 from rakka_sim.config.loading import load_scenario
 from rakka_sim.config.models import model_spec
 from rakka_sim.config.scenario import MODES, Scenario
 from rakka_sim.config.slo import resolve_slo
-from rakka_sim.errors import InputError, NotBuilt, RakkaError, RunFailed, ScenarioError, UnknownName
-from rakka_sim.messages import Apply
+from rakka_sim.core.placing import NodeBook, make_policy
+from rakka_sim.errors import InputError, NotBuilt, PlacementError, RakkaError, RunFailed, ScenarioError, UnknownName
+from rakka_sim.hardware.clusters import cluster_topology
+from rakka_sim.messages import Apply, Place
 from rakka_sim.records import EventLog
+from rakka_sim.report.ensemble import Ensemble
+from rakka_sim.report.placed import Placed
 from rakka_sim.report.report import Report
+from rakka_sim.runtime.garbage import rarely_collected
 from rakka_sim.runtime.live import LiveRuntime
 from rakka_sim.runtime.replay import Trace, assert_same_trace
 from rakka_sim.runtime.sim import SimRuntime
 from rakka_sim.runtime.wall import Stopwatch
-from rakka_sim.wiring import Stack, build, engine_plan, live, lockstep
+from rakka_sim.values import TransportKind
+from rakka_sim.wiring import Stack, build, engine_plan, live, lockstep, modelled, node_facts
 from rakka_sim.workload.scribe import Scribe
 from rakka_sim.workload.source import Source, make_source, merge
 
@@ -39,6 +48,30 @@ SPARE_THREADS = 4  # an engine that is being replaced may still have one
 WORKLOAD_STREAM = 0x6C6F6164  # keeps the workload's draws apart from those of every actor
 
 
+@overload
+def run(
+    scenario: Given,
+    *,
+    mode: str = ...,
+    seed: int | None = ...,
+    seeds: Literal[1] = ...,
+    progress: bool | None = ...,
+    overrides: Mapping[str, Any] | None = ...,
+) -> Report: ...
+
+
+@overload
+def run(
+    scenario: Given,
+    *,
+    mode: str = ...,
+    seed: int | None = ...,
+    seeds: int,
+    progress: bool | None = ...,
+    overrides: Mapping[str, Any] | None = ...,
+) -> Report | Ensemble: ...
+
+
 def run(
     scenario: Given,
     *,
@@ -47,37 +80,37 @@ def run(
     seeds: int = 1,
     progress: bool | None = None,
     overrides: Mapping[str, Any] | None = None,
-) -> Report:
-    """Run a scenario to its end.
+) -> Report | Ensemble:
+    """Run a scenario to its end; with `seeds` above 1 so many times, from `seed` on, for means and their confidence.
 
     `scenario`: a path, a dict or a `Scenario`. `overrides`: dotted keys. `progress`: None shows a bar where somebody
     may be watching. Raises ScenarioError for bad input and RunFailed, with its cause, for a run that broke.
     """
-    loaded, base = load_scenario(scenario, overrides)
+    loaded, base = _load(scenario, overrides)
     if mode not in MODES:
         raise UnknownName("mode", mode, ", ".join(MODES))
     if mode in REAL_TOKENS and find_spec("torch") is None:
         raise InputError("mode", mode, '"simulate" or "emulate"; or install PyTorch: pip install "rakka_sim[live]"')
     if type(seeds) is not int or seeds < 1:
         raise InputError("seeds", seeds, "an integer, at least 1")
-    if seeds != 1:
-        raise NotBuilt("a report over several seeds", "run each seed and rakka_sim.compare the reports")
-    seed = loaded.seed if seed is None else _seed(seed)
-    if mode in ("simulate", "lockstep"):
-        return _run_on(SimRuntime(seed), loaded, base, mode, seed, progress)
-    # A thread for each engine: it waits for the engine's processes.
-    engines = sum(deployment.replicas for deployment in loaded.deployment)
-    with ThreadPoolExecutor(engines + SPARE_THREADS) as waiting:
-        return _run_on(LiveRuntime(seed, executor=waiting), loaded, base, mode, seed, progress)
+    first = loaded.seed if seed is None else _seed(seed)
+
+    def once(root: int) -> Report:
+        if mode in ("simulate", "lockstep"):
+            return _run_on(SimRuntime(root), loaded, base, mode, root, progress)
+        # A thread for each engine: it waits for the engine's processes.
+        engines = sum(deployment.replicas for deployment in loaded.deployment)
+        with ThreadPoolExecutor(engines + SPARE_THREADS) as waiting:
+            return _run_on(LiveRuntime(root, executor=waiting), loaded, base, mode, root, progress)
+
+    return once(first) if seeds == 1 else Ensemble([once(first + more) for more in range(seeds)])
 
 
 def check(scenario: Given, overrides: Mapping[str, Any] | None = None) -> list[str]:
     """Read a scenario and everything it names, run nothing; what it comes to, in lines for people."""
-    loaded, base = load_scenario(scenario, overrides)
+    loaded, base = _load(scenario, overrides)
     lines = [f"{loaded.name}: {len(loaded.deployment)} deployments on {len(loaded.cluster.nodes)} nodes"]
-    for deployment in loaded.deployment:
-        for node in [node for node in loaded.cluster.nodes if node.gpus]:
-            lines.append(engine_plan(deployment, node).text)
+    lines += _engine_lines(loaded, base)
     if loaded.workload:
         source = _source(loaded, base, loaded.seed)
         lines.append(f"workload: {source.total if source.total is not None else 'an unknown number of'} requests")
@@ -86,6 +119,55 @@ def check(scenario: Given, overrides: Mapping[str, Any] | None = None) -> list[s
     if loaded.slo is not None:
         resolve_slo(loaded.slo)
     return lines
+
+
+def place(scenario: Given, overrides: Mapping[str, Any] | None = None) -> Placed:
+    """Where a scenario's deployments would go, one after another as a run would place them; nothing else is run.
+
+    The placement actors do it, on a virtual clock. A deployment without a place is told of, and the next one comes.
+    """
+    loaded, base = load_scenario(scenario, overrides)
+    topology = cluster_topology(loaded.cluster, base)
+    policy = make_policy(loaded.placement.policy)
+    facts = node_facts(loaded.cluster, topology)
+    system = SimRuntime(loaded.seed)
+    actor = system.spawn("placement", lambda: DeploymentPlacementActor(policy, facts))
+    results, refused = [], {}
+    try:
+        for deployment in loaded.deployment:
+            try:
+                results.append(system.ask(actor, Place(deployment), 3600.0))
+            except PlacementError as error:
+                refused[deployment.name] = str(error)
+    finally:
+        system.stop()
+    return Placed(loaded.name, policy.name, topology, tuple(results), refused)
+
+
+def _engine_lines(scenario: Scenario, base: Path) -> list[str]:
+    """What each local deployment's engines would be, on every kind of node that may serve it."""
+    lines: dict[str, None] = {}
+    facts = node_facts(scenario.cluster, cluster_topology(scenario.cluster, base))
+    for deployment in scenario.deployment:
+        if deployment.transport is TransportKind.REMOTE_NETWORK:
+            lines[f"{deployment.name}: at {deployment.runtime_kind}; it can be placed, not served"] = None
+            continue
+        demand = demand_of(deployment)
+        for node, seen in zip(scenario.cluster.nodes, facts, strict=True):
+            if not NodeBook(seen).refusal(demand) and node.gpus >= demand.gpus and node.mig == bool(demand.profile):
+                plan = engine_plan(deployment, node)
+                modelled(deployment, node, plan, scenario.time_model)  # its data is there
+                lines[plan.text] = None
+    return list(lines)
+
+
+def _check_targets(scenario: Scenario) -> None:
+    """Raise NotBuilt for a workload that would go to a provider."""
+    for load in scenario.workload:
+        deployment = scenario.target(load)
+        if deployment.transport is TransportKind.REMOTE_NETWORK:
+            what = f"the remote tier (a workload for {deployment.name!r}, which runs at {deployment.runtime_kind})"
+            raise NotBuilt(what, "let the workload name a local deployment")
 
 
 def assert_deterministic(
@@ -99,13 +181,19 @@ def assert_deterministic(
 
     Raises NotDeterministic, which names the first message that differs.
     """
-    loaded, base = load_scenario(scenario, overrides)
+    loaded, base = _load(scenario, overrides)
     root = loaded.seed if seed is None else _seed(seed)
 
     def once(trace: Trace) -> None:
         _run_on(SimRuntime(root, shuffle_ties=shuffle_ties, trace=trace), loaded, base, "simulate", root, False)
 
     return assert_same_trace(once)
+
+
+def _load(scenario: Given, overrides: Mapping[str, Any] | None) -> tuple[Scenario, Path]:
+    """The scenario and the folder that its relative paths count from."""
+    loaded, base = load_scenario(scenario, overrides)
+    return loaded.model_copy(update={"time_model": loaded.time_model.beside(base)}), base
 
 
 def _seed(given: object) -> int:
@@ -128,15 +216,17 @@ def _run_on(system: System, scenario: Scenario, base: Path, mode: str, seed: int
             "scenario: workload", "(nothing)", "a [workload] table: without one there is nothing to run"
         )
         raise ScenarioError(problem.where, problem.value, problem.allowed, [problem])
+    _check_targets(scenario)
     slo = None if scenario.slo is None else resolve_slo(scenario.slo)
     slo_name = scenario.slo if isinstance(scenario.slo, str) else "custom"
     source = _source(scenario, base, seed)
     watch, log = Stopwatch(), EventLog()
     try:
-        stack = _build(system, scenario, log, mode)
-        _bring_up(system, stack, scenario)
-        scribe = _scribe(scenario) if mode in REAL_TOKENS else None
-        _serve(system, stack, source, scenario.stop_after_s, progress, scribe)
+        with rarely_collected():
+            stack = _build(system, scenario, log, base, mode)
+            _bring_up(system, stack, scenario)
+            scribe = _scribe(scenario) if mode in REAL_TOKENS else None
+            _serve(system, stack, source, scenario.stop_after_s, progress, scribe)
     finally:
         system.stop()
     log.check_whole()
@@ -159,12 +249,13 @@ def _bring_up(system: System, stack: Stack, scenario: Scenario) -> None:
             raise status.error
 
 
-def _build(system: System, scenario: Scenario, log: EventLog, mode: str) -> Stack:
+def _build(system: System, scenario: Scenario, log: EventLog, base: Path, mode: str) -> Stack:
     if mode == "live":
-        return build(system, scenario, log, live, real_tokens=True, real_launch=True)
+        return build(system, scenario, log, live, base, real_tokens=True, real_launch=True)
     if mode == "lockstep":
-        return build(system, scenario, log, lockstep, real_tokens=True)
-    return build(system, scenario, log)
+        make_runner = partial(lockstep, time_model=scenario.time_model)
+        return build(system, scenario, log, make_runner, base, real_tokens=True)
+    return build(system, scenario, log, base=base)
 
 
 def _scribe(scenario: Scenario) -> Scribe:

@@ -14,6 +14,7 @@ from rakka_sim.values import (
     Load,
     PlacementConstraints,
     PlacementResult,
+    Progress,
     StepFeed,
     StepOutcome,
     StepPlan,
@@ -24,6 +25,8 @@ from rakka_sim.values import (
 
 if TYPE_CHECKING:
     from rakka_sim.config.deployment import Deployment
+    from rakka_sim.core.placing.sets import Pick
+    from rakka_sim.core.placing.terms import Claim, Demand
     from rakka_sim.errors import InferenceError
     from rakka_sim.runtime.api import Ref
 
@@ -211,7 +214,7 @@ class Stepped:
 
 @value
 class StepFailed:
-    """The worker's other answer to `Execute`: nothing of this plan was computed.
+    """The worker's other answer to `Execute`: of its plan, only the steps that had ended before count.
 
     `rebuilding`: the context is being built anew, its KV cache is gone, and `WorkerReady` will follow.
     """
@@ -243,11 +246,15 @@ class Drain:
 
 @value
 class Execute:
-    """Run this plan; `Stepped` or `StepFailed` goes to `reply_to`. `feed` is for runners with real tokens."""
+    """Run this plan; `Stepped` or `StepFailed` goes to `reply_to`. Whoever runs it notes its job in `progress`.
+
+    `feed` is for runners with real tokens.
+    """
 
     plan: StepPlan
     reply_to: Ref[Any]
     feed: StepFeed | None = None
+    progress: Progress | None = None
 
 
 @value
@@ -257,22 +264,37 @@ class EndRun:
 
 @value
 class WorkerReady:
-    """To the engine: the context is built (again); steps may come."""
+    """To the engine: the context is built (again); steps may come, at its own address or through the worker."""
+
+    context: Ref[Any]
 
 
-# --- Placement --------------------------------------------------------------------------------------------------
+# --- DeploymentPlacement ----------------------------------------------------------------------------------------
 
 
 @value
 class Place:
     """Find a place for every replica; answered by a `PlacementResult` or a `PlacementError`.
 
-    Without `constraints` the cluster that the placement was started with is meant.
+    `constraints` narrow the cluster that the placement was started with.
     """
 
     deployment: Deployment
     reply_to: Ref[Any] | None = None
     constraints: PlacementConstraints | None = None
+
+
+@value
+class Resize:
+    """Bring a placed deployment to so many replicas as it says now: what was lost is placed anew, nothing moves.
+
+    Answered like `Place`; a refusal leaves everything as it is. With `partial`, as many of the missing replicas as find
+    a place are placed; it is a refusal only if none does.
+    """
+
+    deployment: Deployment
+    reply_to: Ref[Any] | None = None
+    partial: bool = False
 
 
 @value
@@ -288,6 +310,120 @@ class Released:
     """The answer to `Release`."""
 
     deployment: str
+
+
+@value
+class GetPlacements:
+    """Answered by a tuple of `PlacementResult`, in order of their placement."""
+
+    reply_to: Ref[Any] | None = None
+
+
+@value
+class NodeLost:
+    """A node has failed, with all that is on it. Answered by this message, or by `UnknownNode`."""
+
+    node: str
+    reply_to: Ref[Any] | None = None
+
+
+@value
+class NodeReturned:
+    """A node that had failed is back, empty. Answered like `NodeLost`."""
+
+    node: str
+    reply_to: Ref[Any] | None = None
+
+
+@value
+class TellLosses:
+    """From now on `to` is told of `ReplicasLost` and `RoomAgain`."""
+
+    to: Ref[Any]
+
+
+@value
+class ReplicasLost:
+    """A node went, and these replicas of the deployment with it."""
+
+    deployment: str
+    replicas: tuple[int, ...]
+
+
+@value
+class RoomAgain:
+    """A node is back: what found no place may find one now."""
+
+
+# --- Placement (of one node) ------------------------------------------------------------------------------------
+
+
+@value
+class GetQuote:
+    """What would you give for up to `count` replicas? Answered by a `Quote`."""
+
+    demand: Demand
+    count: int
+    pick: Pick
+    limit: int | None = None
+    reply_to: Ref[Any] | None = None
+
+
+@value
+class Reserve:
+    """Take this, if you are still in the state `epoch`; answered by `Reserved` or an error.
+
+    What is not committed in time is given back.
+    """
+
+    ticket: str
+    epoch: int
+    claim: Claim
+    reply_to: Ref[Any] | None = None
+
+
+@value
+class Reserved:
+    """The node keeps it until `Commit` or `Abort`."""
+
+    ticket: str
+
+
+@value
+class Commit:
+    """What was reserved has come to stay; answered by `Committed` or `NodeChanged`."""
+
+    ticket: str
+    reply_to: Ref[Any] | None = None
+
+
+@value
+class Committed:
+    """The answer to `Commit`."""
+
+    ticket: str
+
+
+@value
+class Abort:
+    """Give back what was reserved, if it was."""
+
+    ticket: str
+
+
+@value
+class Vacate:
+    """Free a deployment's replicas on this node: those named, or all."""
+
+    deployment: str
+    replicas: tuple[int, ...] | None = None
+
+
+@value
+class ReservationOver:
+    """The node's own timer: nobody has committed."""
+
+    ticket: str
 
 
 # --- DeploymentManager ------------------------------------------------------------------------------------------

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rakka_sim.actors.coordinator import DpCoordinator
@@ -14,22 +15,34 @@ from rakka_sim.actors.manager import DeploymentManager
 from rakka_sim.actors.metrics import Metrics
 from rakka_sim.actors.placement import DeploymentPlacementActor
 from rakka_sim.actors.worker import Launch, Runner
+from rakka_sim.config.gpus import GIB
 from rakka_sim.config.models import hf_config, model_spec
+from rakka_sim.config.scenario import TimeModel
 from rakka_sim.core.batching import Batcher, BatchingLimits
 from rakka_sim.core.feed import TokenFeed
 from rakka_sim.core.kv import KvCache
+from rakka_sim.core.placing import NodeFacts
+from rakka_sim.core.placing import make_policy as make_placing
 from rakka_sim.core.routing import make_policy
 from rakka_sim.engines.modelled import ModelledRunner
 from rakka_sim.engines.recipe import Recipe
 from rakka_sim.engines.sizing import kv_block_count
+from rakka_sim.errors import NotBuilt
+from rakka_sim.hardware.clusters import cluster_topology
+from rakka_sim.hardware.mig import MigState, slice_spec
+from rakka_sim.hardware.shape import MachineShape
 from rakka_sim.records import EventLog, ReplicaFacts
-from rakka_sim.timing.roofline import HOST_OVERHEAD_S, Roofline
+from rakka_sim.timing.constants import HOST_OVERHEAD_S
+from rakka_sim.timing.factory import make_time_model
 
 if TYPE_CHECKING:
-    from rakka_sim.config.cluster import Node
+    from rakka_sim.config.cluster import Cluster, Node
     from rakka_sim.config.deployment import Deployment
+    from rakka_sim.config.gpus import GpuSpec
     from rakka_sim.config.scenario import Scenario
     from rakka_sim.config.shapes import ModelSpec
+    from rakka_sim.hardware.collectives import Group
+    from rakka_sim.hardware.topology import ClusterTopology, Machine
     from rakka_sim.runtime.api import Actor, Ref, System
     from rakka_sim.values import NodeAssignment
 
@@ -42,12 +55,24 @@ class EnginePlan:
     limits: BatchingLimits
     kv_blocks: int
     text: str
+    device: GpuSpec  # a GPU, or a slice of one
+    group: Group | None = None  # how its GPUs reach each other; None: as in the machine they are usually in
     gpus: tuple[int, ...] = ()  # of the node, by ordinal
 
 
-def engine_plan(deployment: Deployment, node: Node) -> EnginePlan:
-    """Resolve what a scenario leaves open; raises InputError if the model does not fit the node's GPUs."""
+def engine_plan(
+    deployment: Deployment, node: Node, machine: Machine | None = None, assignment: NodeAssignment | None = None
+) -> EnginePlan:
+    """Resolve what a scenario leaves open; raises InputError if the model does not fit the node's GPUs.
+
+    With an `assignment` on a `machine` it is the plan for those very GPUs, or for that slice.
+    """
     engine, model = deployment.engine, model_spec(deployment.model)
+    profile, group = deployment.placement.mig, None
+    device = slice_spec(node.spec, profile) if profile else node.spec
+    gpus = () if assignment is None else assignment.gpus
+    if machine is not None and len(gpus) > 1:
+        group = machine.group(gpus)
     trained = model.max_position_embeddings
     limits = BatchingLimits(
         max_num_seqs=engine.max_num_seqs,
@@ -56,24 +81,29 @@ def engine_plan(deployment: Deployment, node: Node) -> EnginePlan:
         long_prefill_token_threshold=engine.long_prefill_token_threshold,
         chunked_prefill=engine.enable_chunked_prefill,
     )
-    where = f"{deployment.name} on {deployment.gpus_per_replica} x {node.gpu}"
+    where = f"{deployment.name} on {deployment.gpus_per_replica} x {device.name}"
     if engine.num_gpu_blocks is not None:
-        return EnginePlan(model, limits, engine.num_gpu_blocks, f"{where}: {engine.num_gpu_blocks} KV blocks, as set")
-    sizing = kv_block_count(model, node.spec, engine, tp=deployment.gpus_per_replica)
-    return EnginePlan(model, limits, sizing.blocks, f"{where}: {sizing.text}")
+        text = f"{where}: {engine.num_gpu_blocks} KV blocks, as set"
+        return EnginePlan(model, limits, engine.num_gpu_blocks, text, device, group, gpus)
+    sizing = kv_block_count(model, device, engine, tp=deployment.gpus_per_replica)
+    return EnginePlan(model, limits, sizing.blocks, f"{where}: {sizing.text}", device, group, gpus)
 
 
-def modelled(deployment: Deployment, node: Node, plan: EnginePlan) -> Callable[[], ModelledRunner]:
-    """A runner whose steps take the time that the roofline model says."""
+def modelled(
+    deployment: Deployment, node: Node, plan: EnginePlan, time_model: TimeModel | None = None
+) -> Callable[[], ModelledRunner]:
+    """A runner whose steps take the time that the scenario's time model says; roofline where none is given."""
     engine = deployment.engine
-    times = Roofline(
-        plan.model, node.spec, tp=deployment.gpus_per_replica, dtype=engine.dtype, kv_dtype=engine.kv_cache_dtype
+    times = make_time_model(
+        time_model or TimeModel(), plan.model, plan.device, engine, deployment.gpus_per_replica, plan.group
     )
     overhead = HOST_OVERHEAD_S if engine.host_overhead_us is None else engine.host_overhead_us * 1e-6
     return lambda: ModelledRunner(times, overhead)
 
 
-def lockstep(deployment: Deployment, node: Node, plan: EnginePlan) -> Callable[[], Runner]:
+def lockstep(
+    deployment: Deployment, node: Node, plan: EnginePlan, time_model: TimeModel | None = None
+) -> Callable[[], Runner]:
     """A runner whose steps take the same time, and compute real tokens."""
     from rakka_sim.engines.torch.architecture import architecture_of
     from rakka_sim.engines.torch.building import make_runner
@@ -81,12 +111,14 @@ def lockstep(deployment: Deployment, node: Node, plan: EnginePlan) -> Callable[[
 
     recipe = replace(Recipe.of(deployment, plan.limits.max_model_len, plan.kv_blocks), tp=1)
     architecture_of(recipe)  # a model that cannot be built is to be told here, not by a worker
-    times = modelled(deployment, node, plan)
+    times = modelled(deployment, node, plan, time_model)
     return lambda: LockstepRunner(times(), make_runner(recipe))
 
 
 def live(deployment: Deployment, node: Node, plan: EnginePlan) -> Callable[[], Runner]:
     """A runner in processes of this machine, whose steps take the time that they take."""
+    if deployment.placement.mig:
+        raise NotBuilt(f"live mode on a MIG slice ({deployment.placement.mig})", "choose a whole GPU")
     from rakka_sim.engines.processes import ProcessRunner
     from rakka_sim.engines.torch.architecture import architecture_of
 
@@ -112,35 +144,60 @@ class Stack:
     kv_lines: list[str] = field(default_factory=list)
 
 
+def node_facts(cluster: Cluster, topology: ClusterTopology) -> list[NodeFacts]:
+    """The cluster as placing sees it."""
+    facts = []
+    for node, place in zip(cluster.nodes, topology.nodes, strict=True):
+        sliced = {gpu: MigState(node.gpu) for gpu in range(node.gpus)} if node.mig and node.gpu else {}
+        facts.append(
+            NodeFacts(
+                name=node.name,
+                shape=MachineShape(place.machine),
+                gpu_model=node.gpu or "",
+                memory_gib=node.spec.memory_bytes / GIB if node.gpu else 0.0,
+                domain=place.failure_domain,
+                region=place.region,
+                egress=place.egress,
+                egress_slots=node.egress_slots,
+                sliced=sliced,
+            )
+        )
+    return facts
+
+
 def build(
     system: System,
     scenario: Scenario,
     log: EventLog,
-    make_runner: MakeRunner = modelled,
+    make_runner: MakeRunner | None = None,
+    base: Path | None = None,
     *,
     real_tokens: bool = False,
     real_launch: bool = False,
 ) -> Stack:
     """Start every actor that does not depend on a placement; deployments come up by `Apply` to the manager.
 
-    `real_tokens`: engines keep the tokens themselves. `real_launch`: to make a runner is work that takes real time.
+    Topology files are found from `base` on. `real_tokens`: engines keep the tokens themselves. `real_launch`: to make a
+    runner is work that takes real time.
     """
     deployments = {deployment.name: deployment for deployment in scenario.deployment}
     policy = scenario.routing.policy
     make_policy(policy)  # a misspelt name is to be told here, not by an actor
+    placing = make_placing(scenario.placement.policy)
+    topology = cluster_topology(scenario.cluster, base or Path())
+    facts = node_facts(scenario.cluster, topology)
+    make_runner = make_runner or partial(modelled, time_model=scenario.time_model)
     metrics = system.spawn("metrics", Metrics)
     coordinator = system.spawn("coordinator", lambda: DpCoordinator(lambda: make_policy(policy)))
-    placing = scenario.placement.policy
-    placement = system.spawn("placement", lambda: DeploymentPlacementActor(placing, scenario.cluster.constraints))
+    placement = system.spawn("placement", lambda: DeploymentPlacementActor(placing, facts))
     kv_lines: list[str] = []
 
     def make_engine(deployment: Deployment, assignment: NodeAssignment, manager: Ref[Any]) -> Callable[[], Actor]:
         node = scenario.cluster.node(assignment.node)
-        plan = engine_plan(deployment, node)
+        plan = engine_plan(deployment, node, topology.node(node.name).machine, assignment)
         if plan.text not in kv_lines:
             kv_lines.append(plan.text)
         me = _identity(deployment, assignment, node, plan, log, coordinator, manager)
-        plan = replace(plan, gpus=assignment.gpus)
         launch = Launch(make_runner(deployment, node, plan), deployment.engine.startup_s, real_launch)
         return partial(_engine, me, deployment, plan, launch, log, real_tokens)
 
@@ -158,15 +215,16 @@ def _identity(
     coordinator: Ref[Any],
     manager: Ref[Any],
 ) -> Identity:
+    price, share = node.usd_per_gpu_hour, plan.device.sms / node.spec.sms  # a slice costs its share of the GPU
     facts = ReplicaFacts(
         deployment=deployment.name,
         replica=assignment.replica_index,
         node=node.name,
         gpus=assignment.gpus,
-        gpu=node.gpu or "",
+        gpu=plan.device.name,
         kv_blocks=plan.kv_blocks,
         block_size=deployment.engine.block_size,
-        usd_per_gpu_hour=node.usd_per_gpu_hour,
+        usd_per_gpu_hour=None if price is None else price * share,
     )
     index = log.replica(facts)
     return Identity(deployment.name, assignment.replica_index, index, deployment.serving, coordinator, manager)

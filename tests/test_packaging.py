@@ -26,7 +26,7 @@ ENVIRONMENT = yaml.safe_load((ROOT / "environment.yml").read_text("utf-8"))
 MAKEFILE = (ROOT / "Makefile").read_text("utf-8")
 
 # Where conda-forge's name differs from PyPI's by more than case, dots and dashes.
-CONDA_NAMES = {"torch": "pytorch"}
+CONDA_NAMES = {"torch": "pytorch", "ortools": "ortools-python"}
 NOT_ON_CONDA = {"silicon"}
 # What is imported by another name than it is installed by.
 IMPORT_NAMES = {

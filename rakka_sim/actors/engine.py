@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections import deque
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from rakka_sim.actors.passes import Schedule, SchedulingPass
+from rakka_sim.actors.step_log import StepLog, Times
 from rakka_sim.actors.worker import Launch, Worker
 from rakka_sim.core.batching import NOBODY, Batcher, Event, Preempted, Sampled, SequenceSpec, Started
 from rakka_sim.core.supervision import Directive, Supervision
@@ -31,14 +33,12 @@ from rakka_sim.messages import (
     WorkerReady,
 )
 from rakka_sim.runtime.api import Actor, Context, Ref
-from rakka_sim.values import FinishReason, Load, StepPlan, TokenChunk
+from rakka_sim.values import FinishReason, Load, Progress, StepOutcome, StepPlan, TokenChunk
 
 if TYPE_CHECKING:
     from rakka_sim.config.deployment import Serving
     from rakka_sim.core.feed import TokenFeed
     from rakka_sim.records import EventLog
-
-Times = np.ndarray[Any, Any]
 
 NO_TIMES = np.empty(0)
 NO_TIMES.setflags(write=False)
@@ -51,27 +51,6 @@ def _escalate(error: Exception) -> Directive:
 
 # What the worker could not mend by new contexts is not mended by a new worker: this bounds restarts over both tiers.
 WORKERS = Supervision(decide=_escalate)
-
-
-@dataclass(slots=True)
-class SchedulingPass:
-    """No time at all; but a job ends after everything else at its instant, so the plan sees all that arrives in it."""
-
-    real: bool = False
-
-    def ends_at(self, start: float, rng: np.random.Generator) -> float:
-        return start
-
-    def cut(self, now: float) -> float:
-        return now
-
-    def execute(self) -> None:
-        return None
-
-
-@dataclass(slots=True)
-class Schedule:
-    """The engine's word to itself: the instant is over, plan."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,27 +77,25 @@ class EngineCore(Actor):
         self._identity = identity
         self._batcher = batcher
         self._launch = launch
-        self._log = log
+        self._log = StepLog(log, identity.log_index)
         self._feed = feed
-        self._worker: Ref[Any] | None = None
+        self._context: Ref[Any] | None = None  # of the worker, once it is built
         self._clients: dict[int, Ref[Any]] = {}  # of every request in the batcher
         self._queue: deque[AddRequest] = deque()  # not admitted yet
         self._queued_tokens = 0
         self._received = 0
         self._plan: StepPlan | None = None
-        self._preempted = 0
+        self._progress = Progress()  # of that plan
         self._ready = False
         self._announced = False  # only the first context makes the replica known; later ones mend it
         self._ending = False  # the run in flight has been asked to end
-        self._waiting = 0  # in the batcher's queue, and how that changed while the plan in flight was computed
-        self._joined: list[tuple[float, int]] = []
         self._passing = False  # a scheduling pass is under way
         self._failures = 0
         self._drain: Drain | None = None
-        self._reported: tuple[Load, int] | None = None
+        self._reported: tuple[float, ...] | None = None
 
     def started(self, ctx: Context) -> None:
-        self._worker = ctx.spawn("worker", lambda: Worker(self._launch, ctx.self), WORKERS)
+        ctx.spawn("worker", lambda: Worker(self._launch, ctx.self), WORKERS)
 
     def receive(self, ctx: Context, msg: Any) -> None:
         match msg:
@@ -133,7 +110,8 @@ class EngineCore(Actor):
                 self._cancel(ctx, request_id)
             case StepFailed():
                 self._failed(ctx, msg)
-            case WorkerReady():
+            case WorkerReady(context):
+                self._context = context
                 self._worker_ready(ctx)
             case GetLoad(reply_to):
                 if reply_to is not None:
@@ -174,6 +152,7 @@ class EngineCore(Actor):
             batch.sampling.max_tokens,
             msg.generated,
             batch.priority,
+            batch.stream,
         )
         try:
             if self._feed is not None:
@@ -202,7 +181,7 @@ class EngineCore(Actor):
                 self._report(ctx)
                 return
         if request_id in self._clients:
-            self._emit(ctx, self._batcher.cancel(request_id), NO_TIMES)
+            self._emit(ctx, self._batcher.cancel(request_id))
             self._admit_queued(ctx)
             self._wake(ctx)
             self._report(ctx)
@@ -224,25 +203,25 @@ class EngineCore(Actor):
                 self._passing = True
                 ctx.run(SchedulingPass(), lambda _: Schedule())
             return
-        if self._batcher.waiting != self._waiting:
-            self._waiting = self._batcher.waiting
-            self._joined.append((ctx.now, self._waiting))
-        if self._batcher.run_must_end and not self._ending and self._worker is not None:
+        self._log.queue(ctx.now, self._batcher.waiting)
+        if self._batcher.run_must_end and not self._ending and self._context is not None:
             self._ending = True
-            ctx.tell(self._worker, EndRun())
+            ctx.tell(self._context, EndRun())
 
     def _step(self, ctx: Context) -> None:
-        if self._plan is not None or not self._ready or self._worker is None:
+        if self._plan is not None or not self._ready or self._context is None:
             return
         self._admit_queued(ctx)
         self._plan = self._batcher.plan()
-        self._emit(ctx, self._batcher.take_events(), NO_TIMES)
+        self._emit(ctx, self._batcher.take_events())
         if self._plan is not None:
-            self._ending, self._waiting, self._joined = False, self._plan.waiting, []
+            self._ending = False
+            self._log.begins(self._plan)
             feed = None
             if self._feed is not None:
                 feed = self._feed.inputs(self._plan, self._batcher.promised_blocks(self._plan))
-            ctx.tell(self._worker, Execute(self._plan, ctx.self, feed))
+            self._progress = Progress()
+            ctx.tell(self._context, Execute(self._plan, ctx.self, feed, self._progress))
         elif self._drain is not None and not self._clients and self._received >= self._drain.routed:
             ctx.tell(self._drain.reply_to, Drained(self._identity.deployment, self._identity.replica))
             ctx.stop()
@@ -250,22 +229,19 @@ class EngineCore(Actor):
     def _stepped(self, ctx: Context, times: Times, msg: Stepped) -> None:
         if self._plan is None:
             return
-        self._log.steps(self._identity.log_index, msg.outcome, self._preempted, self._joined)
-        self._plan, self._preempted, self._failures = None, 0, 0
+        first = self._record(msg.outcome)
         ended = self._feed.took(msg.outcome) if self._feed is not None else NOBODY
-        self._emit(ctx, self._batcher.commit(len(times), ended), times)
+        self._emit(ctx, self._batcher.commit(len(times), ended), times, first)
         self._step(ctx)
         self._report(ctx)
 
     def _failed(self, ctx: Context, msg: StepFailed) -> None:
-        """Nothing of the plan was computed: everything running is computed again, on the tokens it has."""
+        """The step under way is lost, with the cache: everything running is computed again, on the tokens it has."""
         self._ready = not msg.rebuilding
-        failed, self._plan = self._plan, None
-        self._emit(ctx, self._batcher.fail(), NO_TIMES)
+        failed = self._plan
+        self._lose(ctx)
         if isinstance(msg.error, OutOfMemory):
             self._batcher.shrink()
-        if self._feed is not None:
-            self._feed.forget()
         if failed is not None and not msg.rebuilding:
             self._failures += 1
             if self._failures >= MAX_FAILURES_IN_A_ROW:
@@ -275,56 +251,80 @@ class EngineCore(Actor):
         self._wake(ctx)
         self._report(ctx)
 
+    def _record(self, outcome: StepOutcome) -> int:
+        """The plan in flight has come to this; the number that the log has for its first step."""
+        first = self._log.note(outcome, self._batcher.steps_done)
+        self._plan, self._failures = None, 0
+        return first
+
+    def _lose(self, ctx: Context) -> None:
+        """The device has lost all it had; the steps that ended before now stand."""
+        outcome = self._progress.done_by(ctx.now) if self._plan is not None else None
+        times, first = NO_TIMES, 0
+        if outcome is not None:
+            times, first = outcome.times, self._record(outcome)
+            if self._feed is not None:
+                self._feed.took(outcome)
+        self._plan = None
+        self._emit(ctx, self._batcher.fail(len(times)), times, first)
+        if self._feed is not None:
+            self._feed.forget()
+
     def _give_up(self, ctx: Context, plan: StepPlan, error: Exception) -> None:
         """The batch of a plan fails whenever it is tried: it ends, and the others go on."""
         reason = error if isinstance(error, InferenceError) else Internal(repr(error))
         for row in plan.rows:
             client = self._clients.pop(row.request_id, None)
             if client is not None:
-                self._batcher.cancel(row.request_id)
+                for event in self._batcher.cancel(row.request_id):
+                    if isinstance(event, Sampled) and event.count:  # what has been kept back stands
+                        ctx.tell(client, self._chunk(replace(event, finish=None), NO_TIMES, 0))
                 if self._feed is not None:
                     self._feed.drop(row.request_id)
                 ctx.tell(client, Rejected(row.request_id, reason))
 
-    def _emit(self, ctx: Context, events: list[Event], times: Times) -> None:
+    def _emit(self, ctx: Context, events: list[Event], times: Times = NO_TIMES, first: int = 0) -> None:
+        """Tell the clients. `times` are those of the steps just done, from number `first` on in the log."""
         for event in events:
             match event:
                 case Sampled(request_id, _, count, None, _):
-                    ctx.tell(self._clients[request_id], self._chunk(request_id, times[:count]))
-                case Sampled(request_id, _, count, finish, preemptions):
-                    chunk = self._chunk(request_id, times[:count], finish)
+                    ctx.tell(self._clients[request_id], self._chunk(event, times[:count], first))
+                case Sampled(request_id, _, count, _, preemptions):
+                    chunk = self._chunk(event, times[:count], first)
                     ctx.tell(self._clients.pop(request_id), Finished(chunk, preemptions))
                     if self._feed is not None:
                         self._feed.drop(request_id)
                 case Started(request_id, cached):
                     ctx.tell(self._clients[request_id], Scheduled(request_id, ctx.now, cached))
                 case Preempted(request_id):
-                    self._preempted += 1
+                    self._log.preempted += 1
                     if self._feed is not None:
                         self._feed.unseat(request_id)
 
-    def _chunk(self, request_id: int, times: Times, finish: FinishReason | None = None) -> TokenChunk:
+    def _chunk(self, event: Sampled, times: Times, first: int) -> TokenChunk:
+        times, steps = self._log.place(event, times, first)
         text: str = ""
         tokens: tuple[int, ...] = ()
         if self._feed is not None:
-            text, tokens = self._feed.say(request_id, len(times), finish is not None)
-        return TokenChunk(request_id, times, text, finish, None, tokens)
+            text, tokens = self._feed.say(event.request_id, event.count, event.finish is not None)
+        return TokenChunk(event.request_id, times, text, event.finish, None, steps, tokens)
+
+    def stopped(self, ctx: Context) -> None:
+        """What was computed for its requests stands: they take it to the next engine."""
+        self._lose(ctx)
+        self._emit(ctx, self._batcher.flush())
 
     # --- what it carries ----------------------------------------------------------------------------------------
 
     def _load(self) -> Load:
-        load = self._batcher.load
-        return Load(
-            load.running,
-            load.waiting + len(self._queue),
-            self._identity.serving.max_concurrent,
-            load.kv_usage,
-            load.queued_tokens + self._queued_tokens,
-        )
+        return self._batcher.load_with(self._identity.serving.max_concurrent, len(self._queue), self._queued_tokens)
 
     def _report(self, ctx: Context) -> None:
-        report = (self._load(), self._received)
-        if report != self._reported and self._drain is None:
+        if self._drain is not None:
+            return
+        load, received = self._load(), self._received
+        report = (load.running, load.waiting, load.kv_usage, load.queued_tokens, received)
+        if report != self._reported:
             self._reported = report
             me = self._identity
-            ctx.tell(me.coordinator, ReportLoad(me.deployment, me.replica, *report))
+            ctx.tell(me.coordinator, ReportLoad(me.deployment, me.replica, load, received))

@@ -22,9 +22,13 @@ from rakka_sim.messages import (
     Release,
     Remove,
     ReplicaReady,
+    ReplicasLost,
+    Resize,
+    RoomAgain,
+    TellLosses,
 )
 from rakka_sim.runtime.api import Actor, Context, Ref, Terminated
-from rakka_sim.values import NodeAssignment
+from rakka_sim.values import NodeAssignment, TransportKind
 
 if TYPE_CHECKING:
     from rakka_sim.config.deployment import Deployment
@@ -61,7 +65,7 @@ class Replica:
 class Entry:
     """One deployment as the manager knows it."""
 
-    __slots__ = ("deployment", "error", "life", "placement", "replicas", "waiting")
+    __slots__ = ("again", "deployment", "error", "life", "mending", "placement", "replicas", "waiting")
 
     def __init__(self, deployment: Deployment) -> None:
         self.deployment = deployment
@@ -69,6 +73,8 @@ class Entry:
         self.placement: PlacementResult | None = None
         self.replicas: dict[int, Replica] = {}
         self.error: Exception | None = None
+        self.mending = False  # whether a place is looked for, for replicas that were lost
+        self.again = False  # whether something has changed meanwhile
         self.waiting: list[Ref[Any]] = []  # whom to tell when the state now aimed at is reached
 
     def status(self) -> DeploymentStatus:
@@ -85,6 +91,9 @@ class DeploymentManager(Actor):
         self._make_engine = make_engine
         self._entries: dict[str, Entry] = {}
 
+    def started(self, ctx: Context) -> None:
+        ctx.tell(self._placement, TellLosses(ctx.self))
+
     def receive(self, ctx: Context, msg: Any) -> None:
         match msg:
             case Apply(deployment, reply_to):
@@ -99,6 +108,11 @@ class DeploymentManager(Actor):
                 self._drained(ctx, name, number)
             case Terminated(ref, error):
                 self._engine_died(ctx, ref, error)
+            case ReplicasLost(name, replicas):
+                self._replicas_lost(ctx, name, replicas)
+            case RoomAgain():
+                for each in self._entries.values():
+                    self._mend(ctx, each)
             case GetDeployment(name, reply_to):
                 if reply_to is not None:
                     entry = self._entries.get(name)
@@ -118,7 +132,7 @@ class DeploymentManager(Actor):
                 return
             if deployment != old.deployment:
                 ctx.tell(reply_to, NotBuilt("a change of a deployment in place", "remove it, then apply the new one"))
-            elif old.life.state == "pending":
+            elif old.life.state == "pending" and (old.placement is None or old.replicas):
                 old.waiting.append(reply_to)
             else:
                 ctx.tell(reply_to, old.status())
@@ -133,6 +147,10 @@ class DeploymentManager(Actor):
             entry.placement = await ctx.ask(self._placement, Place(entry.deployment), ASK_TIMEOUT_S)
             if entry.life.state != "pending":  # removed while its place was looked for
                 ctx.tell(self._placement, Release(entry.deployment.name))
+                return
+            if entry.deployment.transport is TransportKind.REMOTE_NETWORK:
+                # It has its places; what would serve there is not built, so it stays pending.
+                self._tell_waiting(ctx, entry)
                 return
             for assignment in entry.placement.assignments:
                 replica = entry.replicas[assignment.replica_index] = Replica(assignment)
@@ -219,6 +237,56 @@ class DeploymentManager(Actor):
             self._fail(ctx, entry, fault)
         else:
             self._start(ctx, entry, replica)
+
+    def _replicas_lost(self, ctx: Context, name: str, replicas: tuple[int, ...]) -> None:
+        """Their node has gone: their engines are no more, their requests move on, and they want new places."""
+        entry = self._entries.get(name)
+        if entry is None or entry.life.over:
+            return
+        for number in replicas:
+            replica = entry.replicas.pop(number, None)
+            if replica is not None:
+                ctx.tell(self._coordinator, Deregister(name, number))
+                if replica.engine is not None:
+                    ctx.unwatch(replica.engine)
+                    ctx.stop(replica.engine)
+        self._finish_drain(ctx, entry)
+        self._mend(ctx, entry)
+
+    def _mend(self, ctx: Context, entry: Entry) -> None:
+        """Look for places for replicas that have none; one search at a time."""
+        lacking = entry.placement is not None and len(entry.replicas) < entry.deployment.replicas
+        local = entry.deployment.transport is TransportKind.LOCAL_GPU
+        if entry.mending:
+            entry.again = True
+        elif local and lacking and entry.life.state in ("pending", "serving"):
+            entry.mending = True
+            ctx.flow(self._search(ctx, entry))
+
+    async def _search(self, ctx: Context, entry: Entry) -> None:
+        try:
+            message = Resize(entry.deployment, partial=True)
+            entry.placement, entry.error = await ctx.ask(self._placement, message, ASK_TIMEOUT_S), None
+        except RakkaError as error:
+            entry.error = error  # until a node is back
+        entry.mending = False
+        if entry.life.state not in ("pending", "serving") or entry.placement is None:
+            return  # removed meanwhile: its places were given back with the rest
+        if entry.error is None:
+            for assignment in entry.placement.assignments:
+                if assignment.replica_index not in entry.replicas:
+                    self._start_anew(ctx, entry, assignment)
+        if entry.again:
+            entry.again = False
+            self._mend(ctx, entry)
+
+    def _start_anew(self, ctx: Context, entry: Entry, assignment: NodeAssignment) -> None:
+        replica = entry.replicas[assignment.replica_index] = Replica(assignment)
+        try:
+            self._start(ctx, entry, replica)
+        except RakkaError as error:  # its new place is of another kind, and the model does not fit there
+            del entry.replicas[assignment.replica_index]
+            entry.error = error
 
     def _fail(self, ctx: Context, entry: Entry, error: Exception) -> None:
         entry.error = error

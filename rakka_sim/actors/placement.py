@@ -1,53 +1,329 @@
-"""Placement of deployments on nodes: keeps the ledger, answers whoever asks. No policy may be here (`core.placing`)."""
+"""Placement of deployments on nodes: asks every node for a quote, lets the policy choose, reserves, commits.
+
+All or nothing: a node that changed, died or came back between its quote and its commit makes the placement start again,
+with everything taken so far given back. No policy may be here (`core.placing`), and no GPU's state (`node_placement`).
+"""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from rakka_sim.core.placing import Demand, Ledger
-from rakka_sim.errors import RakkaError
-from rakka_sim.messages import Place, Release, Released
-from rakka_sim.runtime.api import Actor, Context, Ref
-from rakka_sim.values import TransportKind
+from rakka_sim.actors.demands import demand_of
+from rakka_sim.actors.node_placement import PlacementActor
+from rakka_sim.core.placing import Claim, Demand, Plan, Quote, Tables, facts_of, make_policy, plan, preferred
+from rakka_sim.core.placing.book import life_of
+from rakka_sim.core.supervision import Directive, Supervision
+from rakka_sim.errors import (
+    ActorError,
+    InputError,
+    NodeChanged,
+    PlacementContested,
+    PlacementError,
+    RakkaError,
+    UnknownNode,
+    UnknownPlacement,
+)
+from rakka_sim.messages import (
+    Abort,
+    Commit,
+    GetPlacements,
+    GetQuote,
+    NodeLost,
+    NodeReturned,
+    Place,
+    Release,
+    Released,
+    ReplicasLost,
+    Reserve,
+    Resize,
+    RoomAgain,
+    TellLosses,
+    Vacate,
+)
+from rakka_sim.runtime.api import Actor, Ask, Context, Ref, Terminated
+from rakka_sim.values import PlacementConstraints, PlacementResult
 
 if TYPE_CHECKING:
     from rakka_sim.config.deployment import Deployment
-    from rakka_sim.core.placing import PlacingPolicy
-    from rakka_sim.values import PlacementConstraints
+    from rakka_sim.core.placing import NodeFacts
+
+ASK_TIMEOUT_S = 5.0
+# How often a placement starts again because a node has changed; every time, somebody else got what it wanted.
+MAX_ROUNDS = 16
+
+
+def _stop_it(error: Exception) -> Directive:
+    return Directive.STOP
+
+
+# A book that failed is not trusted any more: its node counts as lost until it is said to be back.
+NODES = Supervision(decide=_stop_it)
+
+
+class Member:
+    """One node of the cluster: what is known of it, and its actor while it lives."""
+
+    __slots__ = ("facts", "life", "ref")
+
+    def __init__(self, facts: NodeFacts) -> None:
+        self.facts = facts
+        self.ref: Ref[Any] | None = None
+        self.life = 0
 
 
 class DeploymentPlacementActor(Actor):
-    """Answers `Place` and `Release`. A refusal is an answer too, and changes nothing."""
+    """Answers `Place`, `Resize`, `Release`. A refusal is an answer too, and changes nothing."""
 
-    def __init__(self, policy: str | PlacingPolicy, constraints: PlacementConstraints) -> None:
-        self._ledger = Ledger(constraints, policy)
+    def __init__(self, policy: object, nodes: PlacementConstraints | Sequence[NodeFacts]) -> None:
+        self._policy = make_policy(policy)
+        facts = facts_of(nodes) if isinstance(nodes, PlacementConstraints) else nodes
+        self._known = nodes if isinstance(nodes, PlacementConstraints) else PlacementConstraints()
+        self._members = {each.name: Member(each) for each in facts}
+        self._tables = Tables()
+        self._placed: dict[str, PlacementResult] = {}
+        self._busy: dict[str, None] = {}  # deployments that a flow is placing
+        self._turn = 0
+        self._tickets = 0
+        self._listeners: list[Ref[Any]] = []
+
+    def started(self, ctx: Context) -> None:
+        for member in self._members.values():
+            self._start(ctx, member)
 
     def receive(self, ctx: Context, msg: Any) -> None:
         match msg:
             case Place(deployment, reply_to, constraints):
-                try:
-                    _answer(ctx, reply_to, self._ledger.place(demand_of(deployment), constraints))
-                except RakkaError as error:
-                    _answer(ctx, reply_to, error)
+                self._place(ctx, deployment, reply_to, constraints)
+            case Resize(deployment, reply_to, partial):
+                self._resize(ctx, deployment, reply_to, partial)
             case Release(name, reply_to):
-                try:
-                    self._ledger.release(name)
-                    _answer(ctx, reply_to, Released(name))
-                except RakkaError as error:
-                    _answer(ctx, reply_to, error)
+                self._release(ctx, name, reply_to)
+            case GetPlacements(reply_to):
+                _answer(ctx, reply_to, tuple(self._placed.values()))
+            case NodeLost(name, reply_to) | NodeReturned(name, reply_to) if name not in self._members:
+                _answer(ctx, reply_to, UnknownNode(name, tuple(self._members)))
+            case NodeLost(name, reply_to):
+                self._lose(ctx, self._members[name])
+                _answer(ctx, reply_to, msg)
+            case NodeReturned(name, reply_to):
+                self._return(ctx, self._members[name])
+                _answer(ctx, reply_to, msg)
+            case Terminated(ref):
+                self._lost(ctx, ref)
+            case TellLosses(to):
+                self._listeners.append(to)
             case _:
                 ctx.unhandled(msg)
 
+    # --- placing ----------------------------------------------------------------------------------------------------
+
+    def _place(
+        self, ctx: Context, deployment: Deployment, reply_to: Ref[Any] | None, constraints: PlacementConstraints | None
+    ) -> None:
+        name = deployment.name
+        if name in self._placed or name in self._busy:
+            _answer(ctx, reply_to, InputError("deployment", name, "a name that is not placed yet"))
+            return
+        self._busy[name] = None
+        demand = demand_of(deployment)
+        ctx.flow(self._find(ctx, demand, (), list(range(demand.replicas)), reply_to, constraints, resized=False))
+
+    def _resize(self, ctx: Context, deployment: Deployment, reply_to: Ref[Any] | None, partial: bool) -> None:
+        name, demand = deployment.name, demand_of(deployment)
+        if name not in self._placed:
+            _answer(ctx, reply_to, UnknownPlacement(name))
+            return
+        if name in self._busy:
+            _answer(ctx, reply_to, InputError("deployment", name, "one that is not being placed at the moment"))
+            return
+        there = {each.replica_index for each in self._placed[name].assignments}
+        missing = [replica for replica in range(demand.replicas) if replica not in there]
+        surplus = tuple(sorted(replica for replica in there if replica >= demand.replicas))
+        self._busy[name] = None
+        ctx.flow(self._find(ctx, demand, surplus, missing, reply_to, None, resized=True, partial=partial))
+
+    async def _find(
+        self,
+        ctx: Context,
+        demand: Demand,
+        surplus: tuple[int, ...],
+        missing: list[int],
+        reply_to: Ref[Any] | None,
+        constraints: PlacementConstraints | None,
+        *,
+        resized: bool,
+        partial: bool = False,
+    ) -> None:
+        """Place `missing` replicas beside those that are there, then let those of `surplus` go."""
+        try:
+            planned = Plan(())
+            while missing:
+                try:
+                    planned = await self._placed_somewhere(ctx, demand, missing, constraints)
+                    break
+                except PlacementError:
+                    missing = missing[:-1]
+                    if not partial or not missing:
+                        raise
+        except RakkaError as error:
+            _answer(ctx, reply_to, error)
+            return
+        finally:
+            self._busy.pop(demand.deployment, None)
+        before = self._placed.get(demand.deployment)
+        if before is None and resized:  # released while a place for more was looked for
+            for node in planned.by_node():
+                self._tell(ctx, node, Vacate(demand.deployment))
+            _answer(ctx, reply_to, UnknownPlacement(demand.deployment))
+            return
+        before = before or PlacementResult(demand.deployment)
+        kept = [each for each in before.assignments if each.replica_index not in surplus]
+        for each in before.assignments:
+            if each.replica_index in surplus:
+                self._tell(ctx, each.node, Vacate(demand.deployment, (each.replica_index,)))
+        together = sorted((*kept, *planned.assignments), key=lambda each: each.replica_index)
+        degraded = planned.degraded if missing else before.degraded
+        result = self._placed[demand.deployment] = PlacementResult(demand.deployment, tuple(together), degraded)
+        _answer(ctx, reply_to, result)
+
+    async def _placed_somewhere(
+        self, ctx: Context, demand: Demand, replicas: list[int], constraints: PlacementConstraints | None
+    ) -> Plan:
+        """Quote, choose, reserve and commit until no node has changed on the way; raises a PlacementError."""
+        for _ in range(MAX_ROUNDS):
+            quotes = await self._quotes(ctx, demand, len(replicas), constraints)
+            known = preferred(constraints or self._known, demand)
+            planned = plan(quotes, demand, self._policy, replicas, self._turn + 1, known)
+            if await self._taken(ctx, demand, planned, quotes):
+                self._turn += len(replicas)
+                return planned
+        raise PlacementContested(demand.deployment, MAX_ROUNDS)
+
+    async def _quotes(
+        self, ctx: Context, demand: Demand, count: int, constraints: PlacementConstraints | None
+    ) -> list[Quote]:
+        """What every node that lives would give; one that dies meanwhile has nothing to give."""
+        asked = []
+        for name, member in self._members.items():
+            limit = None
+            if constraints is not None:
+                if name not in (constraints.egress_nodes if demand.provider else constraints.gpu_nodes):
+                    continue
+                limit = constraints.gpu_nodes.get(name)
+            if member.ref is not None:
+                asked.append(ctx.ask(member.ref, GetQuote(demand, count, self._policy.sets, limit), ASK_TIMEOUT_S))
+        quotes = []
+        for question in asked:
+            answer = await _answer_of(question)
+            if answer is not None:
+                quotes.append(answer)
+        return quotes
+
+    async def _taken(self, ctx: Context, demand: Demand, planned: Plan, quotes: list[Quote]) -> bool:
+        """Reserve on every node of a plan, then commit on every one; False, with nothing taken, if one has changed."""
+        epochs = {quote.node: quote.epoch for quote in quotes}
+        self._tickets += 1
+        ticket = f"{demand.deployment}#{self._tickets}"
+        turn = self._turn + len(planned.assignments)
+        parts = planned.by_node()
+        refs = {node: self._members[node].ref for node in parts}
+        asked = []
+        for node, assignments in parts.items():
+            claim = Claim(demand, tuple(assignments), turn, self._policy.overbooks)
+            asked.append((refs[node], Reserve(ticket, epochs[node], claim)))
+        reserved = False
+        try:
+            reserved = await self._all_agree(ctx, asked)
+        finally:
+            if not reserved:
+                for ref in refs.values():
+                    _tell(ctx, ref, Abort(ticket))
+        if not reserved:
+            return False
+        committed = await self._all_agree(ctx, [(ref, Commit(ticket)) for ref in refs.values()])
+        # A node may have answered and died since, and its successor may be there already.
+        alive = all(life_of(epochs[node]) == self._members[node].life for node in parts)
+        if not (committed and alive and all(self._members[node].ref is not None for node in parts)):
+            for node, assignments in parts.items():
+                _tell(ctx, refs[node], Abort(ticket))
+                _tell(ctx, refs[node], Vacate(demand.deployment, tuple(each.replica_index for each in assignments)))
+            return False
+        return True
+
+    async def _all_agree(self, ctx: Context, messages: list[tuple[Ref[Any] | None, Any]]) -> bool:
+        """Ask all at once; whether every one agrees. Waits for every answer: one may come late and agree."""
+        asked = [ctx.ask(ref, message, ASK_TIMEOUT_S) for ref, message in messages if ref is not None]
+        agreed = len(asked) == len(messages)
+        for question in asked:
+            agreed = await _answer_of(question) is not None and agreed
+        return agreed
+
+    def _release(self, ctx: Context, name: str, reply_to: Ref[Any] | None) -> None:
+        result = self._placed.pop(name, None)
+        if result is None:
+            _answer(ctx, reply_to, UnknownPlacement(name))
+            return
+        for node in dict.fromkeys(each.node for each in result.assignments):
+            self._tell(ctx, node, Vacate(name))
+        _answer(ctx, reply_to, Released(name))
+
+    # --- nodes come and go ------------------------------------------------------------------------------------------
+
+    def _start(self, ctx: Context, member: Member) -> None:
+        facts, tables, life = member.facts, self._tables, member.life
+        name = facts.name.replace("/", "_") + (f".{life}" if life else "")
+        member.ref = ctx.spawn(name, lambda: PlacementActor(facts, tables, life), NODES)
+        ctx.watch(member.ref)
+
+    def _lose(self, ctx: Context, member: Member) -> None:
+        if member.ref is not None:
+            ctx.stop(member.ref)
+
+    def _return(self, ctx: Context, member: Member) -> None:
+        if member.ref is not None:
+            return
+        member.life += 1
+        self._start(ctx, member)
+        for listener in self._listeners:
+            ctx.tell(listener, RoomAgain())
+
+    def _lost(self, ctx: Context, ref: Ref[Any]) -> None:
+        """A node's actor is no more, and neither is what it held."""
+        for name, member in self._members.items():
+            if member.ref == ref:
+                member.ref = None
+                self._forget(ctx, name)
+
+    def _forget(self, ctx: Context, node: str) -> None:
+        for name, result in self._placed.items():
+            gone = tuple(each.replica_index for each in result.assignments if each.node == node)
+            if gone:
+                left = tuple(each for each in result.assignments if each.node != node)
+                self._placed[name] = PlacementResult(name, left, result.degraded)
+                for listener in self._listeners:
+                    ctx.tell(listener, ReplicasLost(name, gone))
+
+    def _tell(self, ctx: Context, node: str, message: object) -> None:
+        _tell(ctx, self._members[node].ref, message)
+
+
+async def _answer_of(question: Ask[Any]) -> Any:
+    """A node's answer; None if it has changed, is silent, or has failed. Raises what it finds wrong with a question."""
+    try:
+        return await question
+    except (NodeChanged, ActorError):
+        return None
+    except RakkaError:
+        raise
+    except Exception:  # what it failed with, whatever that was: it counts as lost, and its end will be heard of
+        return None
+
+
+def _tell(ctx: Context, ref: Ref[Any] | None, message: object) -> None:
+    if ref is not None:
+        ctx.tell(ref, message)
+
 
 def _answer(ctx: Context, reply_to: Ref[Any] | None, answer: object) -> None:
-    if reply_to is not None:
-        ctx.tell(reply_to, answer)
-
-
-def demand_of(deployment: Deployment) -> Demand:
-    """What a deployment asks of the cluster."""
-    if deployment.transport is TransportKind.LOCAL_GPU:
-        return Demand(deployment.name, deployment.replicas, deployment.gpus_per_replica)
-    config = deployment.runtime_config
-    api_key = str(config.get("api_key", "")) if isinstance(config, dict) else ""
-    return Demand(deployment.name, deployment.replicas, 0, deployment.runtime_kind.value, api_key)
+    _tell(ctx, reply_to, answer)

@@ -25,7 +25,7 @@ from rakka_sim.messages import (
 )
 from rakka_sim.records import RequestRecord
 from rakka_sim.runtime.api import Actor, Context, Ref, Terminated, Timer
-from rakka_sim.values import FinishReason, TokenChunk, TokenUsage
+from rakka_sim.values import FinishReason, Stretch, TokenChunk, TokenUsage
 
 if TYPE_CHECKING:
     import numpy as np
@@ -35,6 +35,14 @@ if TYPE_CHECKING:
 
 ROUTE_TIMEOUT_S = 2.0  # upstream's
 MAX_ROUTES = 4  # one, and three more when an engine dies under the request
+
+
+def joined(before: tuple[Stretch, ...], more: tuple[Stretch, ...]) -> tuple[Stretch, ...]:
+    """Steps and further ones; what follows without a gap is one stretch."""
+    if before and before[-1][0] == more[0][0] and before[-1][1] + before[-1][2] == more[0][1]:
+        replica, first, count = before[-1]
+        return *before[:-1], (replica, first, count + more[0][2]), *more[1:]
+    return before + more
 
 
 class Request(Actor):
@@ -72,6 +80,7 @@ class Request(Actor):
         self._output = 0
         self._times: list[np.ndarray[Any, Any]] = []
         self._tokens: list[int] = []  # their ids, where they are real
+        self._steps: tuple[Stretch, ...] | None = ()  # where the log has them; None if it does not have them all
         self._giving_up: InferenceError | FinishReason | None = None
         self._routing = False  # the coordinator owes an answer
 
@@ -190,6 +199,7 @@ class Request(Actor):
             if self._life.state == "prefill":
                 self._life.fire("first_token")
             self._times.append(chunk.times)
+            self._steps = joined(self._steps, chunk.steps) if self._steps is not None and chunk.steps else None
             self._output += count
             self._tokens += chunk.tokens
             if self._batch.stream:
@@ -243,7 +253,8 @@ class Request(Actor):
                 cached_tokens=self._cached,
                 preemptions=self._preemptions,
                 outcome=outcome,
-                token_times=tuple(times),
+                token_times=() if self._steps is not None else tuple(times),
+                token_steps=self._steps or (),
             )
         )
         usage = TokenUsage(batch.prompt_tokens, self._output, 0, self._cached)

@@ -71,11 +71,14 @@ class DeviceContext(Actor):
             case Stepped():
                 self._running = None
                 ctx.tell(self._engine, msg)
-            case Execute(plan, _, feed):
+            case Execute(plan, _, feed, progress):
                 if self._runner is None:
                     ctx.tell(self._engine, StepFailed(RuntimeError("the context is still being built"), True))
                 else:
-                    self._running = ctx.run(self._runner.job(plan, feed), Stepped)
+                    job = self._runner.job(plan, feed)
+                    self._running = ctx.run(job, Stepped)
+                    if progress is not None:
+                        progress.look_into(job)
             case EndRun():
                 if self._running is not None:
                     self._running.interrupt()
@@ -87,7 +90,7 @@ class DeviceContext(Actor):
                 raise error
             case Built(runner):
                 self._runner = runner
-                ctx.tell(self._engine, WorkerReady())
+                ctx.tell(self._engine, WorkerReady(ctx.self))
             case _:
                 ctx.unhandled(msg)
 
@@ -97,7 +100,10 @@ class DeviceContext(Actor):
 
 
 class Worker(Actor):
-    """The stable address in front of a context: what was in flight when one failed is given back to the engine."""
+    """Stands over a context: what was in flight when one failed is given back to the engine.
+
+    A context keeps its address when it is rebuilt, so steps need not pass through here; those that do are passed on.
+    """
 
     def __init__(self, launch: Launch, engine: Ref[Any]) -> None:
         self._launch = launch

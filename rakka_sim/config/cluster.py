@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from typing import Self
 
-from pydantic import Field, PositiveFloat, field_validator, model_validator
+from pydantic import Field, PositiveFloat, PositiveInt, field_validator, model_validator
 
 from rakka_sim.config.base import Table
 from rakka_sim.config.gpus import GpuSpec, gpu
@@ -34,6 +34,8 @@ class Node(Table):
     rack: str = ""
     failure_domain: str = Field("", description="what fails together; none: the rack, or without one the node itself")
     region: str = Field("", description="where it is, as its provider calls it")
+    egress_slots: PositiveInt | None = Field(None, description="remote replicas that it has room for; none: any number")
+    mig: bool = Field(False, description="whether its GPUs are in MIG mode: they take slices, and nothing else")
     nvlink_domain: str = Field("", description="nodes of the same domain have one NVLink fabric (GB200 NVL72)")
 
     @field_validator("gpu")
@@ -58,6 +60,10 @@ class Node(Table):
             raise ValueError("gpu (which) and gpus (how many) go together")
         if self.gpu is None and (self.topology or self.topology_file):
             raise ValueError("a topology needs gpu (which) and gpus (how many)")
+        if self.mig and self.gpu is None:
+            raise ValueError("mig needs gpu (which) and gpus (how many)")
+        if self.egress_slots is not None and not self.egress:
+            raise ValueError("egress_slots needs egress = true")
         return self
 
     @property

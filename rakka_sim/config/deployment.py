@@ -14,13 +14,15 @@ from pydantic import (
     Field,
     PositiveFloat,
     PositiveInt,
+    SecretStr,
     ValidationInfo,
     field_validator,
     model_validator,
 )
 
 from rakka_sim.config.base import Seconds, Table
-from rakka_sim.errors import NotBuilt
+from rakka_sim.config.gpus import gpu
+from rakka_sim.errors import NotBuilt, UnknownName
 from rakka_sim.values import RuntimeKind, TransportKind
 
 REMOTE = {RuntimeKind.OPENAI, RuntimeKind.ANTHROPIC, RuntimeKind.GEMINI, RuntimeKind.LITELLM}
@@ -122,6 +124,30 @@ class EngineConfig(Table):
         return self
 
 
+class PlacementWishes(Table):
+    """What a deployment asks of its places, beyond a number of GPUs. All of it is ours; upstream has no such table."""
+
+    gpu_model: str = Field("", description="a GPU of the catalogue; none: any")
+    min_gpu_memory_gib: float = Field(0.0, ge=0.0, description="of each GPU, whole ones only")
+    island: Literal["prefer", "require"] = Field(
+        "prefer", description='"require": the fast link between any two GPUs of a replica, or no placement'
+    )
+    mig: str = Field("", description="a MIG profile, such as 1g.18gb: each replica gets one slice of it")
+    spread: Literal["prefer", "require", "ignore"] = Field(
+        "prefer", description="replicas in different failure domains"
+    )
+    region: str = Field("", description="where the nodes must be")
+    anti_affinity: tuple[str, ...] = Field((), description="deployments that no node may share with this one")
+
+    @field_validator("gpu_model")
+    @classmethod
+    def _in_the_catalogue(cls, name: str) -> str:
+        try:
+            return gpu(name).name if name else name
+        except UnknownName as error:
+            raise ValueError(error.allowed) from None
+
+
 class Deployment(Table):
     """A model, what executes it, and how many replicas."""
 
@@ -134,6 +160,7 @@ class Deployment(Table):
     serving: Serving = Serving()
     budget: Budget | None = None
     idempotent: bool = True
+    placement: PlacementWishes = PlacementWishes()
 
     @model_validator(mode="before")
     @classmethod
@@ -163,12 +190,17 @@ class Deployment(Table):
         if not isinstance(given, dict):
             return given
         kind = _effective(info.data.get("runtime"), info.data.get("model", ""))
-        return given if kind in REMOTE else EngineConfig.model_validate(given)
+        if kind not in REMOTE:
+            return EngineConfig.model_validate(given)
+        key = given.get("api_key")
+        return {**given, "api_key": SecretStr(key)} if isinstance(key, str) else given
 
     @model_validator(mode="after")
     def _belongs_together(self) -> Self:
         if self.transport is TransportKind.REMOTE_NETWORK and self.gpus is not None:
             raise ValueError(f"gpus is for local deployments; {self.model!r} runs at {self.runtime_kind}: leave it out")
+        if self.placement.mig and (self.gpus or 1) > 1:
+            raise ValueError(f"a replica on a MIG slice has one: slices have no way to each other; gpus = {self.gpus}")
         return self
 
     @property
@@ -185,6 +217,12 @@ class Deployment(Table):
     def gpus_per_replica(self) -> int:
         """GPUs of one replica: 1 for a local deployment that does not say; 0 for a remote one."""
         return 0 if self.transport is TransportKind.REMOTE_NETWORK else self.gpus or 1
+
+    @property
+    def api_key(self) -> str:
+        """The key that a remote deployment uses, as it stands in its `runtime_config`; '' without one."""
+        key = self.runtime_config.get("api_key") if isinstance(self.runtime_config, dict) else None
+        return key.get_secret_value() if isinstance(key, SecretStr) else ""
 
     @property
     def engine(self) -> EngineConfig:

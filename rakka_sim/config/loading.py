@@ -24,7 +24,7 @@ def load_scenario(
     if isinstance(given, Scenario):
         if not overrides:
             return given, Path.cwd()
-        file, base, data = "scenario", Path.cwd(), given.model_dump(mode="json", exclude_unset=True)
+        file, base, data = "scenario", Path.cwd(), _copy(given.model_dump(exclude_unset=True))
     elif isinstance(given, Mapping):
         file, base, data = "scenario", Path.cwd(), _copy(given)
     elif not isinstance(given, str | Path):

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal, Self
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, NonNegativeInt, field_validator, model_validator
+from pydantic import Field, NonNegativeInt, PlainSerializer, WithJsonSchema, field_validator, model_validator
 from pydantic.config import JsonDict
 
 from rakka_sim.config.base import PositiveSeconds, Table
@@ -23,16 +24,57 @@ class Routing(Table):
     policy: str = "least_load"
 
 
+def _policy_name(policy: Any) -> str:
+    return policy if isinstance(policy, str) else str(getattr(policy, "__name__", type(policy).__name__))
+
+
+# By name, or from a notebook a function (offers, demand) -> offer or an object that can be called so.
+PlacementPolicy = Annotated[
+    Any, PlainSerializer(_policy_name, when_used="json"), WithJsonSchema({"type": "string", "default": "topology"})
+]
+
+
 class Placing(Table):
     """How replicas find their GPUs."""
 
-    policy: str = "exclusive"
+    policy: PlacementPolicy = "topology"
+
+    @field_validator("policy")
+    @classmethod
+    def _name_or_function(cls, policy: Any) -> Any:
+        if isinstance(policy, str) or callable(policy):
+            return policy
+        raise ValueError("a policy's name, or a function (offers, demand) -> offer")
 
 
 class TimeModel(Table):
-    """Where a modelled step's time comes from."""
+    """Where a modelled step's time comes from.
 
-    kind: Literal["roofline"] = "roofline"
+    `profile`: measured kernels, `path` their folder. `silicon`: the kernel tables of aiconfigurator-core, measured in
+    the engine `backend`. `calibrated`: a fit to step records, `path` its JSON file. A relative path counts from the
+    scenario file.
+    """
+
+    kind: Literal["roofline", "profile", "silicon", "calibrated"] = "roofline"
+    path: str | None = Field(None, description="profile: a folder; calibrated: a file")
+    backend: Literal["vllm", "sglang", "trtllm"] = Field("vllm", description="silicon: the engine that was measured")
+    fp8: Literal["fp8", "fp8_block"] = Field("fp8", description="silicon: FP8 weights scaled by tensor or by block")
+    expert_parallel: bool = Field(False, description="experts whole on each GPU instead of each split among all")
+
+    @model_validator(mode="after")
+    def _path_where_it_is_needed(self) -> Self:
+        needs = self.kind in ("profile", "calibrated")
+        if needs and not self.path:
+            raise ValueError(f'time_model.kind = "{self.kind}" needs time_model.path')
+        if self.expert_parallel and needs:
+            raise ValueError(f'time_model.expert_parallel is for the kinds roofline and silicon, not "{self.kind}"')
+        if self.path and not needs:
+            raise ValueError(f'time_model.path is for the kinds profile and calibrated, not "{self.kind}"')
+        return self
+
+    def beside(self, folder: Path) -> TimeModel:
+        """The same with a path that counts from `folder`."""
+        return self if self.path is None else self.model_copy(update={"path": str(folder / self.path)})
 
 
 def _one_too(schema: JsonDict) -> None:

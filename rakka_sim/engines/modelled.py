@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from rakka_sim.engines.noise import Noise
 from rakka_sim.timing.api import StepShape, StepTimeModel
 from rakka_sim.values import StepFeed, StepOutcome, StepPlan
 
@@ -28,25 +29,30 @@ class ModelledJob:
     """The steps of one plan. Boundaries are added up one after another, so that a run ends on the very float that its
     steps, done one by one, would end on."""
 
-    __slots__ = ("_host_overhead_s", "_model", "plan", "started", "times")
+    __slots__ = ("_host_overhead_s", "_model", "_noise", "plan", "started", "times")
 
     real = False
 
-    def __init__(self, plan: StepPlan, model: StepTimeModel, host_overhead_s: float) -> None:
+    def __init__(
+        self, plan: StepPlan, model: StepTimeModel, host_overhead_s: float, noise: Noise | None = None
+    ) -> None:
         self.plan = plan
         self._model = model
+        self._noise = noise
         self._host_overhead_s = host_overhead_s
         self.started = 0.0
-        self.times: _Array = np.empty(0)
+        self.times: _Array  # of its steps' ends, once it has started
 
     def ends_at(self, start: float, rng: np.random.Generator) -> float:
         self.started = start
         shape, steps = step_shape(self.plan), self.plan.steps
-        if steps == 1:
+        if steps == 1 and self._noise is None:
             end = start + (self._model.seconds(shape) + self._host_overhead_s)
-            self.times = np.array([end])
+            self.times = np.array((end,))
             return end
         times = self._model.run_seconds(shape, steps)
+        if self._noise is not None:
+            times *= self._noise.factors(steps, rng)
         times += self._host_overhead_s
         times[0] += start
         self.times = np.add.accumulate(times, out=times)
@@ -59,21 +65,30 @@ class ModelledJob:
         return float(self.times[-1])
 
     def execute(self) -> StepOutcome:
+        if self._noise is not None:
+            self._noise.done += len(self.times)
         return StepOutcome(self.plan, self.started, self.times)
+
+    def done_by(self, now: float) -> StepOutcome | None:
+        """The steps that ended before `now`; None if none did."""
+        done = int(self.times.searchsorted(now))
+        return StepOutcome(self.plan, self.started, self.times[:done]) if done else None
 
 
 class ModelledRunner:
     """Makes jobs of plans. `host_overhead_s` passes between any two steps, whatever they compute (s)."""
 
-    __slots__ = ("_host_overhead_s", "_model")
+    __slots__ = ("_host_overhead_s", "_model", "_noise")
 
     def __init__(self, model: StepTimeModel, host_overhead_s: float) -> None:
         self._model = model
         self._host_overhead_s = host_overhead_s
+        residuals = getattr(model, "residuals", ())  # only a calibrated model knows how single steps scatter
+        self._noise = Noise(residuals) if residuals else None
 
     def job(self, plan: StepPlan, feed: StepFeed | None = None) -> ModelledJob:
         """The work of one plan; which tokens it computes makes no difference."""
-        return ModelledJob(plan, self._model, self._host_overhead_s)
+        return ModelledJob(plan, self._model, self._host_overhead_s, self._noise)
 
     def close(self) -> None:
         """There is no device to let go of."""

@@ -18,6 +18,7 @@ from rakka_sim.errors import InputError
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+    from rakka_sim.report.ensemble import Ensemble
     from rakka_sim.report.report import Report
 
 SUMMARY, SCENARIO = "summary.json", "scenario.json"
@@ -37,7 +38,7 @@ class Saved:
     scenario: dict[str, Any]
 
 
-def save(report: Report, folder: Path, plots: bool = True) -> Path:
+def save(report: Report | Ensemble, folder: Path, plots: bool = True) -> Path:
     """Each file appears whole or not at all, summary.json last: its digest speaks for the others."""
     check_folder(folder)
     try:

@@ -110,11 +110,11 @@ def facts(report: Report) -> list[tuple[str, str]]:
 def table(report: Report) -> str:
     """The report as plain text, in columns."""
     of = report.summary()
-    blocks = [title(report), _columns(latencies(of))]
+    blocks = [title(report), columns(latencies(of))]
     width = max(len(label) for label, _ in facts(report))
     blocks.append("\n".join(f"{label:<{width}}  {line}".rstrip() for label, line in facts(report)))
     if len(of["deployments"]) > 1:
-        blocks.append(_columns(deployments(of)))
+        blocks.append(columns(deployments(of)))
     return "\n\n".join(blocks)
 
 
@@ -160,7 +160,8 @@ def _lines(given: Any) -> list[str]:
     return given.splitlines() if isinstance(given, str) else [str(line) for line in given]
 
 
-def _columns(rows: list[Row]) -> str:
+def columns(rows: list[Row]) -> str:
+    """Rows as plain text, the first column to the left, the others to the right."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = []
     for row in rows:

@@ -38,6 +38,8 @@ def _encode(obj: Any, within: tuple[Any, ...]) -> str:
         return f"{obj.__module__}.{obj.__qualname__}"
     if isinstance(obj, PurePath):
         return f"{type(obj).__name__}({str(obj)!r})"
+    if hasattr(obj, "get_secret_value"):
+        return f"<{type(obj).__name__}>"  # a trace may be printed
     if any(obj is outer for outer in within):
         return "..."
     return _compound(obj, (*within, obj))

@@ -65,19 +65,17 @@ class Constants:
 
 _PROFILE = "fitted to the kernel profiles in benchmarks/roofline_check.py (vLLM 0.19)"
 _VLLM = "fitted to kernels measured in vLLM (aiconfigurator-core 0.12: GEMM, attention, experts, all-reduce)"
+_STEPS = (
+    "fitted by benchmarks/silicon_constants.py to steps of kernels measured in vLLM (aiconfigurator-core 0.12: GEMM, "
+    "attention, experts); all-reduce fitted to its table"
+)
 
 # fmt: off
 _A100 = Constants(
-    bandwidth=0.75, gemm=0.80, gemm_fp8=None, gemm_experts=0.34, attention=0.55,
-    kernel_s=2.2e-6, attention_s=12e-6, tile=128, tile_s=3.5e-6, packs_groups=False,
+    bandwidth=0.767, gemm=0.838, gemm_fp8=None, gemm_experts=0.277, attention=0.761,
+    kernel_s=3.63e-6, attention_s=12.5e-6, tile=128, tile_s=2.69e-6, packs_groups=False,
     reduce=AllReduce(4.4e-6, 0.0, 0.27),
-    source=f"{_VLLM}; bandwidth so that a lone sequence on an 8B model gets gpt-fast's 94 tokens/s",
-)
-_HOPPER = Constants(
-    bandwidth=0.90, gemm=0.81, gemm_fp8=0.50, gemm_experts=0.45, attention=0.62,
-    kernel_s=3.0e-6, attention_s=11.3e-6, tile=128, tile_s=2.7e-6, packs_groups=True,
-    reduce=AllReduce(4.4e-6, 0.0, 0.33),
-    source=f"{_VLLM}; on an H200, in PyTorch, a copy reached 0.90 of the bandwidth, an 8192-cube GEMM 0.80 of the peak",
+    source=_STEPS,
 )
 CONSTANTS: dict[str, Constants] = {
     "A40": Constants(
@@ -88,13 +86,23 @@ CONSTANTS: dict[str, Constants] = {
     ),
     "A100-40": _A100,
     "A100-80": _A100,
-    "H100": _HOPPER,
-    "H200": _HOPPER,
+    "H100": Constants(
+        bandwidth=0.897, gemm=0.795, gemm_fp8=0.577, gemm_experts=0.316, attention=0.759,
+        kernel_s=4.82e-6, attention_s=11.8e-6, tile=128, tile_s=2.57e-6, packs_groups=True,
+        reduce=AllReduce(4.4e-6, 0.0, 0.33),
+        source=_STEPS,
+    ),
+    "H200": Constants(
+        bandwidth=0.889, gemm=0.785, gemm_fp8=0.641, gemm_experts=0.355, attention=0.801,
+        kernel_s=5.03e-6, attention_s=11.4e-6, tile=128, tile_s=2.88e-6, packs_groups=True,
+        reduce=AllReduce(4.4e-6, 0.0, 0.33),
+        source=f"{_STEPS}; in PyTorch, a copy reached 0.90 of the bandwidth, an 8192-cube GEMM 0.80 of the peak",
+    ),
     "B200": Constants(
-        bandwidth=0.92, gemm=0.72, gemm_fp8=0.43, gemm_experts=0.35, attention=0.50,
-        kernel_s=3.2e-6, attention_s=9.0e-6, tile=256, tile_s=1.4e-6, packs_groups=True,
+        bandwidth=0.932, gemm=0.694, gemm_fp8=0.445, gemm_experts=0.282, attention=0.95,
+        kernel_s=4.93e-6, attention_s=8.96e-6, tile=256, tile_s=0.90e-6, packs_groups=True,
         reduce=AllReduce(7.0e-6, 0.0, 0.27),
-        source=_VLLM,
+        source=f"{_STEPS}; attention at most 0.95 of the peak",
     ),
     "L40S": Constants(
         bandwidth=0.82, gemm=0.62, gemm_fp8=0.45, gemm_experts=0.45, attention=0.52,

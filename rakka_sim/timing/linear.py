@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from rakka_sim.config.gpus import GpuSpec
 from rakka_sim.config.shapes import ModelSpec, dtype_bytes
 from rakka_sim.timing.constants import Constants
@@ -21,6 +23,7 @@ class Linear:
         "_dense_flops",
         "_expert_bytes",
         "_expert_flops",
+        "_expert_spread",
         "_experts_idle",
         "_fixed_s",
         "_gemm",
@@ -30,9 +33,18 @@ class Linear:
         "_head_flops",
         "_knee",
         "_logit_bytes",
+        "_routed",
     )
 
-    def __init__(self, model: ModelSpec, gpu: GpuSpec, tp: int, dtype: str, constants: Constants) -> None:
+    def __init__(
+        self,
+        model: ModelSpec,
+        gpu: GpuSpec,
+        tp: int,
+        dtype: str,
+        constants: Constants,
+        expert_parallel: bool = False,
+    ) -> None:
         experts = model.sparse_layers * model.experts * model.expert_parameters
         dense = model.linear_parameters - experts
         used = model.sparse_layers * model.experts_per_token
@@ -46,6 +58,8 @@ class Linear:
         self._dense_flops = 2 * dense / tp
         self._expert_bytes = experts * dtype_bytes(dtype) / tp
         self._expert_flops = 2 * used * model.expert_parameters / tp
+        self._expert_spread = tp if expert_parallel else 1
+        self._routed = max(1, model.experts_per_token)
         self._experts_idle = 1.0 - model.experts_per_token / model.experts if model.experts else 1.0
         kernels = model.layers * (_KERNELS + _KERNELS_QK_NORM * model.qk_norm) + model.sparse_layers * _KERNELS_EXPERTS
         self._fixed_s = kernels * constants.kernel_s
@@ -67,13 +81,22 @@ class Linear:
         """Share of the experts that at least one of `tokens` is routed to, routing being even."""
         return float(1.0 - self._experts_idle**tokens)
 
+    def _busiest(self, tokens: int) -> float:
+        """What the busiest GPU has to do, over the mean, where experts are whole: the largest of so many equal
+        multinomial counts, by its normal approximation; 1 where each expert is split among all GPUs."""
+        spread = self._expert_spread
+        if spread == 1:
+            return 1.0
+        return min(float(spread), 1.0 + math.sqrt(2 * math.log(spread) * (spread - 1) / (tokens * self._routed)))
+
     def seconds(self, tokens: int) -> float:
         """All layers, `tokens` > 0."""
         total = self._fixed_s + self._activation_bytes * tokens / self._bandwidth
         total += self._gemm_s(self._dense_bytes, self._dense_flops * tokens, self._gemm)
         if self._expert_bytes:
             touched = self._expert_bytes * self._experts_touched(tokens)
-            total += self._gemm_s(touched, self._expert_flops * tokens, self._grouped_gemm)
+            busiest = self._busiest(tokens)
+            total += self._gemm_s(touched * busiest, self._expert_flops * tokens * busiest, self._grouped_gemm)
         return total
 
     def head_seconds(self, samples: int) -> float:

@@ -25,7 +25,11 @@ _Array = np.ndarray[Any, np.dtype[np.float64]]
 
 
 class Roofline:
-    """A step's seconds on `tp` equal GPUs; `group` says what joins them (default: what their usual machine has)."""
+    """A step's seconds on `tp` equal GPUs; `group` says what joins them (default: what their usual machine has).
+
+    `expert_parallel`: each expert whole on one of them. Attention leaves every token on every GPU of the group, so the
+    traffic is the same all-reduce; what differs is that the busiest GPU has more than its share.
+    """
 
     __slots__ = (
         "_attention",
@@ -49,12 +53,13 @@ class Roofline:
         kv_dtype: str = "auto",
         constants: Constants | None = None,
         group: Group | None = None,
+        expert_parallel: bool = False,
     ) -> None:
         model.check_tp(tp)
         constants = constants or constants_for(gpu)
         self.model, self.gpu, self.constants = model, gpu, constants
         self._tp = tp
-        self._linear = Linear(model, gpu, tp, dtype, constants)
+        self._linear = Linear(model, gpu, tp, dtype, constants, expert_parallel)
         self._attention = Attention(model, gpu, tp, dtype, kv_dtype_of(dtype, kv_dtype), constants)
         self._parallel = TensorParallel(model, gpu, tp, dtype, constants, group)
         self._context_s = self._attention.decode_token_s

@@ -18,9 +18,8 @@ from rakka_sim.timing.roofline import Roofline
 def test_half_of_all_steps_are_within_a_tenth_of_their_kernels(shared_data: Path, name: str) -> None:
     llama, device = model_spec("Llama-3.1-8B"), gpu(name)
     folder = shared_data / "kernel_profiles" / roofline_check.PROFILES[name]
-    profile = roofline_check.Profile.read(folder, llama.layers)
     fits = kv_block_count(llama, device, EngineConfig()).tokens
-    found = roofline_check.errors(Roofline(llama, device), profile, fits)
+    found = roofline_check.errors(Roofline(llama, device), roofline_check.steps(folder, llama, device, fits))
     assert set(found) == {"decode", "prefill", "mixed"}
     assert found["decode"]["median_abs"] < 0.03
     assert found["prefill"]["median_abs"] < 0.07

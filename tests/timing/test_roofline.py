@@ -273,7 +273,7 @@ def test_one_gpu_talks_to_nobody(device: GpuSpec) -> None:
 
 def test_the_h200_is_where_measured_kernels_put_it() -> None:
     roof = Roofline(LLAMA, gpu("H200"))
-    assert 3.5e-3 < roof.seconds(decode(1, 1)) < 4.7e-3
+    assert 3.5e-3 < roof.seconds(decode(1, 1)) < 5.3e-3  # the kernels of vLLM 0.24 add up to 4.97 ms
     assert 38e-3 < roof.seconds(prefill(2048)) < 55e-3
 
 
@@ -301,3 +301,13 @@ def test_an_impossible_model_shows() -> None:
     assert rates.bandwidth_share == pytest.approx(2.0, rel=0.01)
     assert Implied(1e12, 0.2, 1e12, 1.01).impossible
     assert str(Implied(960e9, 0.2, 98.9e12, 0.1)) == "960 GB/s (20% of the datasheet), 98.9 TFLOP/s (MFU 10%)"
+
+
+def test_whole_experts_wait_for_the_busiest_gpu() -> None:
+    qwen, h200 = model_spec("Qwen3-30B-A3B"), gpu("H200")
+    split, whole = (Roofline(qwen, h200, tp=4, expert_parallel=ep) for ep in (False, True))
+    assert whole.seconds(decode(1, 100)) > split.seconds(decode(1, 100))
+    many = prefill(8192)  # 65,536 routed tokens on four GPUs: all have nearly the same
+    assert whole.seconds(many) == pytest.approx(split.seconds(many), rel=0.02)
+    alone = Roofline(qwen, h200, expert_parallel=True)
+    assert alone.seconds(many) == Roofline(qwen, h200).seconds(many)

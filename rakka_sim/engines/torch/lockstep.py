@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 class LockstepJob:
     """A modelled job that computes its tokens when it ends: only then is it known how many of its steps ran."""
 
-    __slots__ = ("_feed", "_modelled", "_one_step", "_runner")
+    __slots__ = ("_begun", "_feed", "_modelled", "_one_step", "_runner")
 
     real = False
 
@@ -25,6 +25,7 @@ class LockstepJob:
         self._modelled, self._runner, self._feed = modelled, runner, feed
         # A stop id would end a run sooner than the clock knows.
         self._one_step = runner.stops(modelled.plan, feed)
+        self._begun = False
 
     def ends_at(self, start: float, rng: np.random.Generator) -> float:
         end = self._modelled.ends_at(start, rng)
@@ -34,10 +35,21 @@ class LockstepJob:
         return self._modelled.cut(now)
 
     def execute(self) -> StepOutcome:
+        self._begun = True
         outcome = self._modelled.execute()
         computed = self._runner.run(outcome.plan, self._feed, len(outcome.times))
         times = outcome.times[: computed.steps]
         return StepOutcome(outcome.plan, outcome.started, times, computed.tokens, computed.broken)
+
+    def done_by(self, now: float) -> StepOutcome | None:
+        """The steps that ended before `now`, with their tokens; None if none did, or if computing them has failed."""
+        outcome = None if self._begun else self._modelled.done_by(now)
+        if outcome is None:
+            return None
+        computed = self._runner.run(outcome.plan, self._feed, len(outcome.times))
+        steps = computed.steps - bool(computed.broken)  # a step that brings no number is lost like the one under way
+        tokens = {request_id: tokens[:steps] for request_id, tokens in computed.tokens.items()}
+        return StepOutcome(outcome.plan, outcome.started, outcome.times[:steps], tokens) if steps else None
 
 
 class LockstepRunner:

@@ -6,6 +6,7 @@ milliseconds a step.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -157,6 +158,6 @@ class Sequences:
         return torch.from_numpy(np.ascontiguousarray(array)).to(self._device)
 
 
-def decode_first(rows: list[StepRow]) -> list[StepRow]:
+def decode_first(rows: Iterable[StepRow]) -> list[StepRow]:
     """Rows of one token, then the others, each in their order."""
     return sorted(rows, key=lambda row: row.tokens > 1)

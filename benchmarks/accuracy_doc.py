@@ -1,0 +1,154 @@
+"""docs/accuracy.md, written from what accuracy.py and silicon_constants.py have measured.
+
+python benchmarks/accuracy_doc.py [--results DIR] [--out FILE]
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+import about
+
+RESULTS, OUT = about.ROOT / "benchmarks" / "results", about.ROOT / "docs" / "accuracy.md"
+STATISTICS = ("mean", "p50", "p90", "p95", "p99")
+
+
+def table(head: list[str], rows: list[list[str]]) -> str:
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join(f"| {' | '.join(row)} |" for row in lines)
+
+
+def provenance(found: dict[str, Any]) -> str:
+    machine, versions = found["machine"], found["versions"]
+    said = ", ".join(f"{name} {of}" for name, of in versions.items())
+    return f"Commit {found['commit']}, seed {found['seed']}; {machine['processor']}, {machine['cores']} cores; {said}."
+
+
+def replays(found: dict[str, Any]) -> list[str]:
+    parts = []
+    for name, figures in found["runs"].items():
+        facts = found["facts"][name]
+        rows = []
+        for metric in ("ttft", "tpot", "e2e"):
+            cells = [
+                f"{part['real']:,.1f} / {part['sim']:,.1f} ({part['error_pct']:+.1f} %)"
+                for part in (figures[metric][of] for of in STATISTICS)
+            ]
+            rows.append([metric.upper(), *cells, f"{figures[metric]['per_request']['median_abs_error_pct']:.1f} %"])
+        head = ["real / simulated (ms)", *STATISTICS, "median per request"]
+        kind = "" if "(" in name else " with its measured kernels"
+        parts += [
+            f"### {name}{kind}",
+            table(head, rows),
+            f"{facts['requests']} requests, {facts['kv_blocks']:,} KV blocks, {facts['preemptions_sim']} preemptions; "
+            f"{facts['x_real_time']:,.0f} times as fast as the real run.",
+        ]
+        if name in found["published_pct"]:
+            theirs = ", ".join(
+                f"{metric.upper()} {mean:+.1f} / {p99:+.1f} %"
+                for metric, (mean, p99) in found["published_pct"][name].items()
+            )
+            parts.append(f"LLMServingSim 2.0, by its own page, mean / p99: {theirs}.")
+    return parts
+
+
+def silicon(found: dict[str, Any]) -> list[str]:
+    of = found["silicon"]
+    if not of or of.get("overall") is None:
+        return ["Not measured: aiconfigurator-core is not installed."]
+    rows = [
+        [
+            name,
+            str(group["points"]),
+            f"{group['tpot_median_abs_pct']:.1f} % ({group['tpot_median_pct']:+.1f})",
+            f"{group['ttft_median_abs_pct']:.1f} % ({group['ttft_median_pct']:+.1f})",
+        ]
+        for name, group in of["groups"].items()
+    ]
+    whole = of["overall"]
+    rows.append(
+        ["all", str(whole["points"]), f"{whole['tpot_median_abs_pct']:.1f} %", f"{whole['ttft_median_abs_pct']:.1f} %"]
+    )
+    missing = "\n".join(f"* {count} x {reason}" for reason, count in of["unmodelled"].items())
+    head = ["GPU, model, engine, precision", "points", "TPOT: median error (bias)", "TTFT: median error (bias)"]
+    return [table(head, rows), f"{of['asked']} points on one GPU; not modelled:\n\n{missing}"]
+
+
+def constants(found: dict[str, Any]) -> str:
+    rows = []
+    for name, groups in found["cases"].items():
+        kinds = [groups[kind] for kind in ("decode", "prefill", "all")]
+        cells = [f"{of['median_abs_pct']:.1f} % ({of['bias_pct']:+.1f})" for of in kinds]
+        rows.append([name, str(groups["all"]["steps"]), *cells, f"{groups['all']['p90_abs_pct']:.1f} %"])
+    return table(["GPU", "steps", "decode: median (bias)", "prefill: median (bias)", "all: median (bias)", "p90"], rows)
+
+
+RUNS = """\
+vLLM 0.19, Llama-3.1-8B, 300 ShareGPT requests at about 10 a second (casys-kaist/LLMServingSim, MIT), replayed with the
+engine's own settings. The time of a step is put together from kernels measured on the same GPU. The only numbers fitted
+to the runs are {host:.0f} us of host overhead per step (the best of a line search over both runs, `accuracy.py --fit`)
+and {front:.0f} us of front end per request (the usual distance from arrival to an idle engine), the same for both GPUs.
+Mean absolute error over TTFT, TPOT, E2E x mean, p50, p90, p95, p99 of both runs: **{mean}**."""
+LEFT = """\
+What is left: the recorded runs say how long each prompt was, not what it held. They came from conversations whose turns
+share a beginning: the authors' simulator, which has the prompts, counts {hits:,} of {prompts:,} prompt tokens
+({share:.1%}) as found in the cache. Which, the records do not say. On the RTX 4090 that decides which requests still
+find a place before the cache is full, and one that does not waits for ten seconds; on the RTX PRO 6000 prefills are
+shorter, which a host overhead of 0 hides. The first request of a run also waited longer for its first token than its
+kernels take ({late}: lazy loading), and
+vLLM schedules one step ahead, so that it sees an arrival one step later than here."""
+POINTS = """\
+`silicon` (kernel tables of aiconfigurator-core) against the end-to-end points of the same package: aggregated serving
+on one H100, H200 or B200 in vLLM or SGLang, as a closed loop with fixed lengths and the default overheads, whose users
+start one after another. The FP8 rows of vLLM are given an FP8 KV cache, as their checkpoints ask for; the rows do not
+say. Whether prompts repeated each other, and how a run began, is not known: TTFT hangs on both, and the vLLM rows of
+100 output tokens are faster than the measured GEMMs can compute their prompts."""
+TABLE = """\
+Relative error of `roofline` against steps put together from measured kernels, over models, precisions, batches,
+contexts and prompts (`benchmarks/silicon_constants.py`)."""
+
+
+def document(results: Path) -> str:
+    found = json.loads((results / "accuracy.json").read_text(encoding="utf-8"))
+    fitted = json.loads((results / "silicon_constants.json").read_text(encoding="utf-8"))
+    mean, over, known = found["mean_abs_error_pct"], found["overheads_us"], found["published_prefix_hits"]
+    runs = RUNS.format(
+        host=over["host_overhead_us"],
+        front=over["frontend_overhead_us"],
+        mean="not measured" if mean is None else f"{mean:.2f} %",
+    )
+    first = {gpu: facts["first_ttft_ms"] for gpu, facts in found["facts"].items() if "(" not in gpu}
+    late = ", ".join(f"{of['real']:,.0f} ms for {of['sim']:,.0f} on the {gpu}" for gpu, of in first.items())
+    left = LEFT.format(late=late, hits=known["hits"], prompts=known["prompts"], share=known["hits"] / known["prompts"])
+    parts = [
+        "# How far simulations are from measured runs",
+        "Written by `benchmarks/accuracy_doc.py` from `benchmarks/results`.",
+        provenance(found),
+        "## Two real vLLM runs",
+        runs,
+        *replays(found),
+        left,
+        "## Measured points on data-centre GPUs",
+        POINTS,
+        *silicon(found),
+        "## Constants of the roofline",
+        TABLE,
+        constants(fitted),
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--results", type=Path, default=RESULTS)
+    parser.add_argument("--out", type=Path, default=OUT)
+    options = parser.parse_args()
+    options.out.write_text(document(options.results), encoding="utf-8")
+    print(f"{options.out}: written from {options.results}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,248 @@
+"""Which GPUs of one node make the best set of k, by enumeration; who holds them and which node it is are not here.
+
+Sets are bit masks: GPU i is 1 << i. "Best" means cheapest, then what leaves most flexibility, then lowest ordinals.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable
+from itertools import combinations
+from math import comb, prod
+from typing import Any, Literal
+
+import numpy as np
+
+from rakka_sim.core.placing.shapes import Shape, twins
+from rakka_sim.errors import NotBuilt
+
+Pick = Literal["best", "lowest", "blind"]
+Best = tuple[float, int, int]  # cost (s), flexibility left, mask
+_Array = np.ndarray[Any, Any]
+
+# The sizes that flexibility and fragmentation count with: those that tensor parallelism uses.
+SIZES = (1, 2, 4, 8, 16)
+# Up to here every subset is in a table; beyond, GPUs must fall into few classes of interchangeable ones.
+TABLED_GPUS = 16
+MAX_CANDIDATES = 20_000
+
+
+def mask_of(gpus: tuple[int, ...]) -> int:
+    """A set of GPUs as a mask."""
+    mask = 0
+    for gpu in gpus:
+        mask |= 1 << gpu
+    return mask
+
+
+def gpus_of(mask: int) -> tuple[int, ...]:
+    """The GPUs of a mask, ascending."""
+    found = []
+    while mask:
+        low = mask & -mask
+        found.append(low.bit_length() - 1)
+        mask ^= low
+    return tuple(found)
+
+
+def fragmentation(free: int, sizes: tuple[int, ...]) -> float:
+    """How many of `free` GPUs an average request cannot use, every size being as likely as any other (FGD, ATC'23)."""
+    return sum(free for size in sizes if free < size) / len(sizes) if sizes else 0.0
+
+
+class SetTable:
+    """The sets of one kind of machine, for collectives of one message size (bytes). Made by `Tables`."""
+
+    def __init__(self, shape: Shape, nbytes: int) -> None:
+        self._shape = shape
+        self.nbytes = nbytes
+        self.everything = (1 << shape.count) - 1
+        self.sizes = tuple(size for size in SIZES if size <= shape.count)
+        self._classes = [mask_of(members) for members in twins(shape)]
+        self._islands = [mask_of(island) for island in shape.islands]
+        self._costs: dict[tuple[int, ...], float] = {}
+        self._best: dict[tuple[int, int, bool, int], Best | None] = {}
+        self._packed: dict[tuple[int, int], int] = {}
+
+    def state(self, free: int) -> tuple[int, ...]:
+        """`free` up to interchange of GPUs: equal states have equal costs, flexibility and room."""
+        return tuple((free & members).bit_count() for members in self._classes)
+
+    def lowest(self, free: int, state: tuple[int, ...]) -> int:
+        """The free GPUs of lowest ordinals that make a set of that `state`."""
+        mask = 0
+        for members, count in zip(self._classes, state, strict=True):
+            left = free & members
+            for _ in range(count):
+                left &= left - 1
+            mask |= free & members & ~left
+        return mask
+
+    def cost(self, mask: int) -> float:
+        """Seconds of one all-reduce among the GPUs of `mask`."""
+        state = self.state(mask)
+        cost = self._costs.get(state)
+        if cost is None:
+            gpus = gpus_of(mask)
+            # To the picosecond: sets that differ by the order of additions are equally good.
+            cost = 0.0 if len(gpus) < 2 else round(self._shape.set_cost(gpus, self.nbytes), 12)
+            self._costs[state] = cost
+        return cost
+
+    def flexibility(self, free: int) -> int:
+        """How many sets of a usual size could still be placed on `free` at the machine's full speed for that size."""
+        raise NotImplementedError
+
+    def ways(self, free: int, size: int) -> list[int]:
+        """The sets of `size` free GPUs, at least one of every kind up to interchange, lowest ordinals first."""
+        raise NotImplementedError
+
+    def best(self, free: int, size: int, island: bool = False, sets: int = 1) -> Best | None:
+        """The set of `size` free GPUs to take, or None where there is none.
+
+        With `island` a set must lie within one island, and the choice leaves room for `sets` of them in all, as far as
+        there is room for so many at all.
+        """
+        key = (free, size, island, sets if island else 1)
+        if key not in self._best:
+            enough = free.bit_count() >= size
+            self._best[key] = self._search(free, size, island, sets) if enough else None
+        return self._best[key]
+
+    def _search(self, free: int, size: int, island: bool, sets: int) -> Best | None:
+        ways = self.within(self.ways(free, size)) if island else self.ways(free, size)
+        if island and sets > 1 and ways:
+            wanted = min(sets, self.packed(free, size)) - 1
+            ways = [mask for mask in ways if self.packed(free & ~mask, size) >= wanted]
+        if not ways:
+            return None
+        cheapest = min(self.cost(mask) for mask in ways)
+        left = {mask: self.flexibility(free & ~mask) for mask in ways if self.cost(mask) == cheapest}
+        most = max(left.values())
+        return cheapest, most, min((mask for mask in left if left[mask] == most), key=gpus_of)
+
+    def within(self, ways: list[int]) -> list[int]:
+        """Those sets that lie within one island."""
+        return [mask for mask in ways if any(mask & ~island == 0 for island in self._islands)]
+
+    def packed(self, free: int, size: int) -> int:
+        """The most sets of `size` free GPUs, each within one island, that fit at once."""
+        known = self._packed.get((free, size))
+        if known is None:
+            known = 0
+            for mask in self.within(self.ways(free, size)) if free.bit_count() >= size else ():
+                known = max(known, 1 + self.packed(free & ~mask, size))
+                if known == free.bit_count() // size:
+                    break
+            self._packed[free, size] = known
+        return known
+
+    def loss(self, free: int, mask: int) -> int:
+        """The flexibility that taking `mask` costs."""
+        return self.flexibility(free) - self.flexibility(free & ~mask)
+
+    def waste(self, free: int, size: int) -> float:
+        """By how much taking `size` of `free` changes fragmentation."""
+        room = free.bit_count()
+        return fragmentation(room - size, self.sizes) - fragmentation(room, self.sizes)
+
+
+class TabledSets(SetTable):
+    """Up to 16 GPUs: every subset of a size with its cost, and the flexibility of every mask, in arrays."""
+
+    def __init__(self, shape: Shape, nbytes: int) -> None:
+        super().__init__(shape, nbytes)
+        self._sets: dict[int, tuple[_Array, _Array]] = {}
+        self._flex: _Array | None = None
+
+    def ways(self, free: int, size: int) -> list[int]:
+        masks, _ = self._table(size)
+        return [int(mask) for mask in masks[(masks & ~free) == 0]]
+
+    def flexibility(self, free: int) -> int:
+        return int(self._flexibilities()[free])
+
+    def _table(self, size: int) -> tuple[_Array, _Array]:
+        """All sets of `size`, in order of their ordinals, and their costs."""
+        if size not in self._sets:
+            listed = [mask_of(gpus) for gpus in combinations(range(self._shape.count), size)]
+            costs = np.array([self.cost(mask) for mask in listed])
+            self._sets[size] = np.array(listed, dtype=np.int64), costs
+        return self._sets[size]
+
+    def _flexibilities(self) -> _Array:
+        if self._flex is None:
+            table = np.zeros(1 << self._shape.count, dtype=np.int64)
+            for size in self.sizes:
+                masks, costs = self._table(size)
+                table[masks[costs == costs.min()]] = 1
+            for gpu in range(self._shape.count):  # the sum over all subsets, one GPU after another
+                without_and_with = table.reshape(-1, 2, 1 << gpu)
+                without_and_with[:, 1, :] += without_and_with[:, 0, :]
+            self._flex = table
+        return self._flex
+
+    def _search(self, free: int, size: int, island: bool, sets: int) -> Best | None:
+        if island:
+            return super()._search(free, size, island, sets)
+        masks, costs = self._table(size)
+        fitting = (masks & ~free) == 0
+        masks, costs = masks[fitting], costs[fitting]
+        cheapest = costs.min()
+        masks = masks[costs == cheapest]
+        left = self._flexibilities()[free & ~masks]
+        at = int(left.argmax())  # the first of them: the lowest ordinals
+        return float(cheapest), int(left[at]), int(masks[at])
+
+
+class CountedSets(SetTable):
+    """More GPUs than a table can hold: those that are interchangeable are counted, not listed.
+
+    72 GPUs on one switched fabric have one set of eight, up to interchange. Raises NotBuilt where so many GPUs are of
+    so many kinds that even this is too much.
+    """
+
+    def __init__(self, shape: Shape, nbytes: int) -> None:
+        super().__init__(shape, nbytes)
+        self._full_speed: list[tuple[int, ...]] | None = None
+
+    def ways(self, free: int, size: int) -> list[int]:
+        members = [gpus_of(free & group) for group in self._classes]
+        if prod(min(len(gpus), size) + 1 for gpus in members) > MAX_CANDIDATES:
+            raise NotBuilt(f"placement on a node of {self._shape.count} GPUs of which few are interchangeable")
+        behind = [sum(len(gpus) for gpus in members[at:]) for at in range(len(members) + 1)]
+        found: list[tuple[int, int]] = [(0, size)]  # the mask so far, and how many GPUs it still lacks
+        for at, gpus in enumerate(members):
+            longer = []
+            for mask, left in found:
+                for taken in range(max(0, left - behind[at + 1]), min(len(gpus), left) + 1):
+                    longer.append((mask | mask_of(gpus[:taken]), left - taken))
+            found = longer
+        return sorted((mask for mask, _ in found), key=gpus_of)
+
+    def flexibility(self, free: int) -> int:
+        if self._full_speed is None:
+            self._full_speed = []
+            for size in self.sizes:
+                ways = self.ways(self.everything, size)
+                cheapest = min(self.cost(mask) for mask in ways)
+                self._full_speed += [self.state(mask) for mask in ways if self.cost(mask) == cheapest]
+        room = self.state(free)
+        return sum(prod(map(comb, room, counts)) for counts in self._full_speed)
+
+
+class Tables:
+    """The set tables of a cluster: one for each kind of machine and message size."""
+
+    __slots__ = ("_tables",)
+
+    def __init__(self) -> None:
+        self._tables: dict[tuple[Hashable, int], SetTable] = {}
+
+    def of(self, shape: Shape, nbytes: int) -> SetTable:
+        """The table of a shape."""
+        key = (shape.key, nbytes)
+        table = self._tables.get(key)
+        if table is None:
+            make = TabledSets if shape.count <= TABLED_GPUS else CountedSets
+            table = self._tables[key] = make(shape, nbytes)
+        return table

@@ -1,0 +1,78 @@
+"""What placing must know of a node's GPUs among themselves; where that comes from (hardware, a test) is not here."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable
+from dataclasses import dataclass
+from typing import Protocol
+
+
+class Shape(Protocol):
+    """The GPUs 0..count-1 of one node, and what a collective among some of them costs.
+
+    Two shapes of equal `key` are alike in everything below: what was worked out for one holds for the other.
+    """
+
+    @property
+    def key(self) -> Hashable: ...
+
+    @property
+    def count(self) -> int: ...
+
+    @property
+    def islands(self) -> tuple[tuple[int, ...], ...]:
+        """The largest sets in which any two GPUs have the node's fast link between them; a GPU may be in several."""
+        ...
+
+    def pair(self, a: int, b: int) -> Hashable:
+        """What lies between two GPUs, or what one is (a == b). GPUs that do not differ in it are interchangeable."""
+        ...
+
+    def set_cost(self, gpus: tuple[int, ...], message_bytes: int) -> float:
+        """Seconds of one all-reduce of `message_bytes` among `gpus`, ascending; 0 for a single GPU."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Alike:
+    """GPUs of which nothing is known but their number: any set is as good as any other."""
+
+    count: int
+
+    @property
+    def key(self) -> Hashable:
+        return ("alike", self.count)
+
+    @property
+    def islands(self) -> tuple[tuple[int, ...], ...]:
+        return (tuple(range(self.count)),) if self.count else ()
+
+    def pair(self, a: int, b: int) -> Hashable:
+        return None
+
+    def set_cost(self, gpus: tuple[int, ...], message_bytes: int) -> float:
+        return 0.0
+
+
+def twins(shape: Shape) -> tuple[tuple[int, ...], ...]:
+    """The GPUs in classes of interchangeable ones: swapping two of a class changes no pair and no island."""
+    islands = {frozenset(island) for island in shape.islands}
+    classes: list[list[int]] = []
+    for gpu in range(shape.count):
+        for members in classes:
+            if _interchangeable(shape, islands, members[0], gpu):
+                members.append(gpu)
+                break
+        else:
+            classes.append([gpu])
+    return tuple(tuple(members) for members in classes)
+
+
+def _interchangeable(shape: Shape, islands: set[frozenset[int]], a: int, b: int) -> bool:
+    others = (gpu for gpu in range(shape.count) if gpu not in (a, b))
+    if shape.pair(a, a) != shape.pair(b, b) or shape.pair(a, b) != shape.pair(b, a):
+        return False
+    if any(shape.pair(a, x) != shape.pair(b, x) or shape.pair(x, a) != shape.pair(x, b) for x in others):
+        return False
+    swap = {a: b, b: a}
+    return {frozenset(swap.get(gpu, gpu) for gpu in island) for island in islands} == islands
