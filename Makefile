@@ -37,8 +37,12 @@ notebooks: $(VENV)/dev ## bring each notebook in step with its script, and execu
 	$(BIN)/jupytext --sync notebooks/*.py
 	$(BIN)/jupyter execute --inplace notebooks/*.ipynb
 
-bench: $(VENV)/dev ## measure: each benchmark prints what it found
-	@set -e; for file in benchmarks/*.py; do echo "== $$file"; $(BIN)/python $$file; done
+bench: $(VENV)/dev ## measure accuracy and speed, write benchmarks/results and the pages of docs/ made from it
+	mkdir -p benchmarks/results
+	$(BIN)/python benchmarks/accuracy.py --json benchmarks/results/accuracy.json
+	$(BIN)/python benchmarks/simulate.py --json benchmarks/results/simulate.json
+	$(BIN)/python benchmarks/where_time_goes.py --json benchmarks/results/where_time_goes.json
+	$(BIN)/python benchmarks/write_performance.py
 
 floors: ## the tests once more, with the oldest core dependencies that pyproject.toml admits
 	mkdir -p out

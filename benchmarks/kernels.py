@@ -192,11 +192,8 @@ def others(device: str) -> Iterator[tuple[str, int, Call]]:
     for tokens in (1, 64, 256, 2048):
         x, gate_up = torch.randn(tokens, HIDDEN, **bf16), torch.randn(tokens, 2 * WIDTH, **bf16)
         qkv, at = torch.randn(tokens, 48 * 128, **bf16), torch.arange(tokens, dtype=torch.int32, device=device)
-        yield (
-            f"rms_norm + residual, {tokens}",
-            8 * x.numel(),
-            lambda _, x=x, y=x.clone(): kernels.rms_norm(x, weight, 1e-5, y),
-        )
+        norm = partial(kernels.rms_norm, x, weight, 1e-5, x.clone())
+        yield f"rms_norm + residual, {tokens}", 8 * x.numel(), lambda _, norm=norm: norm()
         yield f"silu_mul, {tokens}", 3 * gate_up.numel(), lambda _, x=gate_up: kernels.silu_mul(x)
         rope = partial(kernels.rope_store, qkv, at, angles, at.long(), *pools, **shape)
         yield f"rope_store, {tokens}", 4 * qkv.numel(), lambda _, rope=rope: rope()

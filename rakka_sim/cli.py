@@ -22,6 +22,9 @@ app = typer.Typer(
     help="A testbed for LLM-inference serving.",
 )
 
+topologies = typer.Typer(no_args_is_help=True, help="How GPUs are joined: machines, files, this machine.")
+app.add_typer(topologies, name="topology")
+
 BAD_INPUT, FAILED = 2, 1
 ScenarioFile = Annotated[Path, typer.Argument(help="a scenario in TOML", show_default=False)]
 Sets = Annotated[
@@ -69,6 +72,10 @@ def run(
         from rakka_sim.experiment import run as run_scenario
 
         overrides = _overrides(sets)
+        if save:
+            from rakka_sim.report.files import check_folder
+
+            check_folder(out)  # before a long run, not after it
         progress = False if quiet or as_json else None
         report = run_scenario(scenario, mode=mode, seed=seed, seeds=seeds, progress=progress, overrides=overrides)
         where = report.save(out) if save else None
@@ -93,6 +100,42 @@ def validate(scenario: ScenarioFile, sets: Sets = None) -> None:
             typer.echo(line)
 
     _guarded(work)
+
+
+@topologies.command("show")
+def topology_show(
+    what: Annotated[str, typer.Argument(help="a machine of `topology list`, a file, or 'live' for this machine")],
+    model: Annotated[str, typer.Option(help="what the GPUs are, where the file does not say")] = "",
+    out: Annotated[Path | None, typer.Option(help="write a picture of it there (PNG, PDF or SVG)")] = None,
+) -> None:
+    """Print how the GPUs of a machine are joined: the matrix, the islands, what was wrong with the file.
+
+    Files: NCCL topologies (XML), saved `nvidia-smi topo -m`, cluster trees of topograph (YAML), scenarios (TOML).
+    """
+
+    def work() -> None:
+        from rakka_sim.hardware.find import find_topology
+        from rakka_sim.report.cluster_plot import draw
+        from rakka_sim.report.files import save_figure
+        from rakka_sim.report.topology_text import describe
+
+        found = find_topology(what, model)
+        where = None if out is None else save_figure(draw(found), out)
+        typer.echo(describe(found))
+        if where is not None:
+            typer.echo(f"\npicture: {where}")
+
+    _guarded(work)
+
+
+@topologies.command("list")
+def topology_list() -> None:
+    """List the machines that are known by name."""
+    from rakka_sim.config.machines import MACHINES
+
+    for spec in MACHINES:
+        typer.echo(f"{spec.name:<14} {spec.gpus:>2} x {spec.gpu:<8} {spec.title}")
+    typer.echo(f"{'nvl72':<14} 72 x {'GB200':<8} GB200 NVL72, the rack of 18 trays")
 
 
 @app.command()

@@ -10,6 +10,7 @@ The name says what went wrong and the fields say where, so that a caller never p
     |   `-- DatasetMissing            a dataset that is neither on this machine nor fetched yet
     |-- FetchFailed                   a dataset that could not be downloaded whole and unchanged
     |-- NotBuilt                      a part of the design that this version does not have
+    |-- NoDevice                      no GPU on this machine, or none that can be seen
     |-- InferenceError                how a request can end other than well
     |   |-- RateLimited, CircuitOpen, ContentFiltered, ContextLengthExceeded, BadRequest, NotFound,
     |   |   Unauthorized, Forbidden, Backpressure, BudgetExceeded, NetworkError, ServerError, Timeout
@@ -19,6 +20,7 @@ The name says what went wrong and the fields say where, so that a caller never p
     |   `-- Internal
     |-- PlacementError
     |   |-- NoGpuNodes, NoEgressNodes, NotEnoughGpus, UnknownPlacement
+    |   |-- NoMigStart, MigNoPeers    a slice that does not fit, slices that cannot work as one
     |-- ActorError                    the runtime: who could not be reached, and why
     |   |-- ActorStopped, ActorRestarted, AskTimeout, MailboxFull, Unhandled, NameTaken, Stalled
     |   |-- NotDeterministic          two runs of the same thing differ: which message, and how
@@ -31,6 +33,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
+
+MOST_SHOWN = 200
+
+
+def _shown(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= MOST_SHOWN else f"{text[:MOST_SHOWN]}..."
 
 
 def _rebuild(cls: type[RakkaError], fields: dict[str, Any]) -> RakkaError:
@@ -59,7 +68,7 @@ class InputError(RakkaError):
     allowed: str
 
     def __str__(self) -> str:
-        return f"{self.where}: {self.value!r} is not allowed; allowed: {self.allowed}"
+        return f"{self.where}: {_shown(self.value)} is not allowed; allowed: {self.allowed}"
 
 
 @dataclass(eq=False)
@@ -133,6 +142,17 @@ class NotBuilt(RakkaError):
     def __str__(self) -> str:
         hint = f"; {self.instead}" if self.instead else ""
         return f"{self.what} is not built in this version{hint}"
+
+
+@dataclass(eq=False)
+class NoDevice(RakkaError):
+    """No GPU on this machine that anything here can see: `asked` says what was asked, and what each answered."""
+
+    asked: Sequence[tuple[str, str]]
+
+    def __str__(self) -> str:
+        answers = "; ".join(f"{library}: {answer}" for library, answer in self.asked)
+        return f"no GPU found on this machine ({answers})"
 
 
 # --- how a request can end --------------------------------------------------------------------------------------
@@ -336,6 +356,35 @@ class UnknownPlacement(PlacementError):
 
     def __str__(self) -> str:
         return f"deployment {self.deployment!r} is not placed"
+
+
+@dataclass(eq=False)
+class NoMigStart(PlacementError):
+    """A MIG slice that cannot be where it was to be: `allowed` are the starts at which it is legal (or `placed`)."""
+
+    gpu: str
+    profile: str
+    start: int | None
+    allowed: tuple[int, ...]
+    what: str = "free"
+
+    def __str__(self) -> str:
+        where = "" if self.start is None else f" at {self.start}"
+        starts = ", ".join(map(str, self.allowed)) or "none"
+        return f"{self.profile} on {self.gpu} cannot be{where}; {self.what} starts: {starts}"
+
+
+@dataclass(eq=False)
+class MigNoPeers(PlacementError):
+    """Tensor parallelism over MIG slices, which do not reach each other's memory."""
+
+    device: str
+    gpus: int
+
+    def __str__(self) -> str:
+        return (
+            f"{self.gpus} x {self.device}: MIG slices have no peer access, a replica takes one (gpus = 1) or whole GPUs"
+        )
 
 
 # --- the runtime ------------------------------------------------------------------------------------------------

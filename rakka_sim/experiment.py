@@ -18,6 +18,7 @@ from rakka_sim.errors import InputError, NotBuilt, RakkaError, RunFailed, Scenar
 from rakka_sim.messages import Apply
 from rakka_sim.records import EventLog
 from rakka_sim.report.report import Report
+from rakka_sim.runtime.garbage import rarely_collected
 from rakka_sim.runtime.live import LiveRuntime
 from rakka_sim.runtime.replay import Trace, assert_same_trace
 from rakka_sim.runtime.sim import SimRuntime
@@ -52,9 +53,11 @@ def run(
         raise UnknownName("mode", mode, ", ".join(MODES))
     if mode in ("lockstep", "live"):
         raise NotBuilt(f"mode {mode!r} (it needs the torch engine)", 'use "simulate" or "emulate"')
+    if type(seeds) is not int or seeds < 1:
+        raise InputError("seeds", seeds, "an integer, at least 1")
     if seeds != 1:
         raise NotBuilt("a report over several seeds", "run each seed and rakka_sim.compare the reports")
-    seed = loaded.seed if seed is None else seed
+    seed = loaded.seed if seed is None else _seed(seed)
     system = SimRuntime(seed) if mode == "simulate" else LiveRuntime(seed)
     return _run_on(system, loaded, base, mode, seed, progress)
 
@@ -88,12 +91,18 @@ def assert_deterministic(
     Raises NotDeterministic, which names the first message that differs.
     """
     loaded, base = load_scenario(scenario, overrides)
-    root = loaded.seed if seed is None else seed
+    root = loaded.seed if seed is None else _seed(seed)
 
     def once(trace: Trace) -> None:
         _run_on(SimRuntime(root, shuffle_ties=shuffle_ties, trace=trace), loaded, base, "simulate", root, False)
 
     return assert_same_trace(once)
+
+
+def _seed(given: object) -> int:
+    if not isinstance(given, int | np.integer) or isinstance(given, bool) or given < 0:
+        raise InputError("seed", given, "an integer, at least 0")
+    return int(given)
 
 
 def _source(scenario: Scenario, base: Path, seed: int) -> Source:
@@ -115,12 +124,13 @@ def _run_on(system: System, scenario: Scenario, base: Path, mode: str, seed: int
     source = _source(scenario, base, seed)
     watch, log = Stopwatch(), EventLog()
     try:
-        stack = build(system, scenario, log)
-        _bring_up(system, stack, scenario)
-        _serve(system, stack, source, scenario.stop_after_s, progress)
+        with rarely_collected():
+            stack = build(system, scenario, log)
+            _bring_up(system, stack, scenario)
+            _serve(system, stack, source, scenario.stop_after_s, progress)
     finally:
         system.stop()
-    log.check()
+    log.check_whole()
     return Report(
         log,
         scenario=scenario.model_dump(mode="json", exclude_unset=True),

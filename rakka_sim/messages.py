@@ -14,6 +14,7 @@ from rakka_sim.values import (
     Load,
     PlacementConstraints,
     PlacementResult,
+    Progress,
     StepOutcome,
     StepPlan,
     TokenChunk,
@@ -141,10 +142,11 @@ class Register:
 
 @value
 class Deregister:
-    """A replica takes no more requests (it may still finish those it has)."""
+    """A replica takes no more requests (it may still finish those it has). Answered by `Deregistered`."""
 
     deployment: str
     replica: int
+    reply_to: Ref[Any] | None = None
 
 
 @value
@@ -185,6 +187,13 @@ class AddRequest:
 
 
 @value
+class Withdrawn:
+    """A request that was routed here has ended before it could be sent: it counts as received."""
+
+    request_id: int
+
+
+@value
 class Cancel:
     """Give this request up; its slot and blocks are free at the next step boundary."""
 
@@ -200,7 +209,7 @@ class Stepped:
 
 @value
 class StepFailed:
-    """The worker's other answer to `Execute`: nothing of this plan was computed.
+    """The worker's other answer to `Execute`: of its plan, only the steps that had ended before count.
 
     `rebuilding`: the context is being built anew, its KV cache is gone, and `WorkerReady` will follow.
     """
@@ -218,9 +227,13 @@ class GetLoad:
 
 @value
 class Drain:
-    """Finish what you have, take nothing new, then tell `reply_to` `Drained` and stop."""
+    """Finish what you have, take nothing new, then tell `reply_to` `Drained` and stop.
+
+    `routed` requests have been sent this way in all: those of them that have not arrived yet are not new.
+    """
 
     reply_to: Ref[Any]
+    routed: int = 0
 
 
 # --- Worker, Context --------------------------------------------------------------------------------------------
@@ -228,10 +241,11 @@ class Drain:
 
 @value
 class Execute:
-    """Run this plan; `Stepped` or `StepFailed` goes to `reply_to`."""
+    """Run this plan; `Stepped` or `StepFailed` goes to `reply_to`. Whoever runs it notes its job in `progress`."""
 
     plan: StepPlan
     reply_to: Ref[Any]
+    progress: Progress | None = None
 
 
 @value
@@ -241,7 +255,9 @@ class EndRun:
 
 @value
 class WorkerReady:
-    """To the engine: the context is built (again); steps may come."""
+    """To the engine: the context is built (again); steps may come, at its own address or through the worker."""
+
+    context: Ref[Any]
 
 
 # --- Placement --------------------------------------------------------------------------------------------------
@@ -279,7 +295,10 @@ class Released:
 
 @value
 class Apply:
-    """Bring a deployment up, or to another number of replicas; answered by a `DeploymentStatus` when that is done."""
+    """Bring a deployment up; answered by a `DeploymentStatus` when that is done, or has failed.
+
+    To one that is up already, as it stands: answered at once. To another deployment of that name: by `NotBuilt`.
+    """
 
     deployment: Deployment
     reply_to: Ref[Any] | None = None
@@ -317,6 +336,15 @@ class DeploymentStatus:
     placement: PlacementResult | None = None
     ready: int = 0
     error: Exception | None = None
+
+
+@value
+class Deregistered:
+    """The coordinator's answer to `Deregister`: it has routed so many requests to the replica, and routes no more."""
+
+    deployment: str
+    replica: int
+    routed: int
 
 
 @value

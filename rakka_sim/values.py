@@ -7,9 +7,9 @@ identity of its tokens: what a simulation needs.
 from __future__ import annotations
 
 import enum
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, TypeVar, dataclass_transform
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar, cast, dataclass_transform
 
 if TYPE_CHECKING:
     import numpy as np
@@ -23,6 +23,9 @@ def value(cls: type[T]) -> type[T]:
     made: Callable[[type[T]], type[T]] = dataclass(slots=True)
     return made(cls)
 
+
+# Consecutive steps as the event log has them: the replica's number there, the first step's, and how many.
+Stretch = tuple[int, int, int]
 
 # Which tokens a sequence holds, without the tokens: spans of (source, tokens). The n-th token of a source is the
 # same token wherever it occurs behind the same spans, so two contents share exactly their common prefix. What is
@@ -125,6 +128,7 @@ class TokenChunk:
     """Tokens of one request, as they became ready: one time (s) per token.
 
     `times` may be shared by all rows of a run of steps: never write to it. A chunk with `finish` is the last one.
+    `steps` says which steps of the event log they came from, where they did.
     """
 
     request_id: int
@@ -132,6 +136,7 @@ class TokenChunk:
     text: str = ""
     finish: FinishReason | None = None
     usage: TokenUsage | None = None
+    steps: tuple[Stretch, ...] = ()
 
 
 @value
@@ -163,6 +168,22 @@ class StepRow:
 
 
 @value
+class DecodeRows(Sequence[StepRow]):
+    """The rows of a run: each computes one token and samples one. Written out when somebody looks at them."""
+
+    request_ids: list[int]
+    contexts: list[int]
+
+    def __len__(self) -> int:
+        return len(self.request_ids)
+
+    def __getitem__(self, at: Any) -> Any:
+        if isinstance(at, slice):
+            return [self[place] for place in range(*at.indices(len(self)))]
+        return StepRow(self.request_ids[at], 1, self.contexts[at], True)
+
+
+@value
 class StepPlan:
     """What one step computes; `steps` > 1 is a run: that many identical decode steps in a row.
 
@@ -170,7 +191,7 @@ class StepPlan:
     at every step j of a run with j % block_size == r (empty where steps == 1).
     """
 
-    rows: list[StepRow]
+    rows: Sequence[StepRow]
     steps: int
     prefill_tokens: int
     decode_seqs: int
@@ -193,6 +214,32 @@ class StepOutcome:
     started: float
     times: np.ndarray[Any, Any]
     tokens: dict[int, list[int]] = field(default_factory=dict)
+
+
+class StepJob(Protocol):
+    """A plan under way that can be looked into."""
+
+    def done_by(self, now: float) -> StepOutcome | None:
+        """What a runner has made of its plan before `now` (s); None for nothing."""
+        ...
+
+
+class Progress:
+    """A plan under way: if what runs it is lost, the steps that had ended by then stand."""
+
+    __slots__ = ("job",)
+
+    def __init__(self) -> None:
+        self.job: StepJob | None = None  # None: not begun, or it cannot be looked into
+
+    def look_into(self, job: object) -> None:
+        """This job computes the plan."""
+        if hasattr(job, "done_by"):
+            self.job = cast("StepJob", job)
+
+    def done_by(self, now: float) -> StepOutcome | None:
+        """The steps that ended before `now` (s), if any."""
+        return self.job.done_by(now) if self.job is not None else None
 
 
 @value

@@ -167,7 +167,8 @@ def _texts(root: Path) -> Iterator[Path]:
         folders[:] = [
             f for f in folders if f != "__pycache__" and not (top and f in {"tests", "out", "report", "build"})
         ]
-        yield from (Path(folder, file) for file in files if Path(file).suffix in TEXTS)
+        # In a linked working tree `.git` is a file, and git's own.
+        yield from (Path(folder, file) for file in files if Path(file).suffix in TEXTS and file != ".git")
 
 
 def _strays(text: str) -> Iterator[str]:

@@ -31,7 +31,9 @@ NOT_ON_CONDA = {"silicon"}
 # What is imported by another name than it is installed by.
 IMPORT_NAMES = {
     "pyyaml": "yaml",
+    "nvidia-ml-py": "pynvml",
     "prometheus-client": "prometheus_client",
+    "jupyter-client": "jupyter_client",
     "aiconfigurator-core": "aiconfigurator_core",
 }
 # What comes with another package, which pins it and documents it as its own.

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from rakka_sim.core.routing import ReplicaView, RouteHint
 from rakka_sim.errors import ServerError
-from rakka_sim.messages import Deregister, Register, ReportLoad, Routed, RouteFailed, RouteTo
+from rakka_sim.messages import Deregister, Deregistered, Register, ReportLoad, Routed, RouteFailed, RouteTo
 from rakka_sim.runtime.api import Actor, Context, Ref, Terminated
 from rakka_sim.values import Load
 
@@ -19,12 +19,13 @@ if TYPE_CHECKING:
 class Route:
     """One replica as the coordinator knows it."""
 
-    __slots__ = ("engine", "routed", "view")
+    __slots__ = ("engine", "place", "routed", "view")
 
     def __init__(self, replica: int, engine: Ref[Any], capacity: int) -> None:
         self.view = ReplicaView(replica, Load(capacity=capacity), 0)
         self.engine = engine
         self.routed = 0
+        self.place = 0  # among the views
 
 
 class DpCoordinator(Actor):
@@ -33,6 +34,7 @@ class DpCoordinator(Actor):
     def __init__(self, make_policy: Callable[[], RoutingPolicy]) -> None:
         self._make_policy = make_policy
         self._policies: dict[str, RoutingPolicy] = {}
+        self._changed: dict[str, Callable[[int], None]] = {}  # for policies that want to be told
         self._routes: dict[str, dict[int, Route]] = {}
         self._views: dict[str, list[ReplicaView]] = {}
 
@@ -44,8 +46,8 @@ class DpCoordinator(Actor):
                 self._report(msg)
             case Register():
                 self._register(ctx, msg)
-            case Deregister(deployment, replica):
-                self._remove(deployment, replica)
+            case Deregister():
+                self._deregister(ctx, msg)
             case Terminated(ref):
                 self._forget(ref)
             case _:
@@ -61,6 +63,8 @@ class DpCoordinator(Actor):
         route = self._routes[msg.deployment][view.replica]
         route.routed += 1
         view.assigned += 1
+        if msg.deployment in self._changed:
+            self._changed[msg.deployment](route.place)
         ctx.tell(msg.reply_to, Routed(msg.deployment, view.replica, route.engine))
 
     def _report(self, msg: ReportLoad) -> None:
@@ -69,6 +73,8 @@ class DpCoordinator(Actor):
             route.view.load = msg.load
             # What has been routed there but has not arrived yet is load as well: else a burst goes to one replica.
             route.view.assigned = msg.load.outstanding + max(0, route.routed - msg.received)
+            if msg.deployment in self._changed:
+                self._changed[msg.deployment](route.place)
 
     def _register(self, ctx: Context, msg: Register) -> None:
         routes = self._routes.setdefault(msg.deployment, {})
@@ -76,6 +82,12 @@ class DpCoordinator(Actor):
         self._policies.setdefault(msg.deployment, self._make_policy())
         self._rebuild(msg.deployment)
         ctx.watch(msg.engine)
+
+    def _deregister(self, ctx: Context, msg: Deregister) -> None:
+        route = self._routes.get(msg.deployment, {}).get(msg.replica)
+        self._remove(msg.deployment, msg.replica)
+        if msg.reply_to is not None:
+            ctx.tell(msg.reply_to, Deregistered(msg.deployment, msg.replica, route.routed if route else 0))
 
     def _remove(self, deployment: str, replica: int) -> None:
         if self._routes.get(deployment, {}).pop(replica, None) is not None:
@@ -89,4 +101,10 @@ class DpCoordinator(Actor):
     def _rebuild(self, deployment: str) -> None:
         # In order of replica, so that a policy's choice does not depend on which replica was ready first.
         routes = self._routes[deployment]
-        self._views[deployment] = [routes[replica].view for replica in sorted(routes)]
+        self._views[deployment] = views = [routes[replica].view for replica in sorted(routes)]
+        for place, replica in enumerate(sorted(routes)):
+            routes[replica].place = place
+        policy = self._policies[deployment]
+        if hasattr(policy, "watch") and hasattr(policy, "changed"):
+            policy.watch(views)
+            self._changed[deployment] = policy.changed

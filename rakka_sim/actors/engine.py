@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from rakka_sim.actors.passes import Schedule, SchedulingPass
 from rakka_sim.actors.worker import Runner, Worker
 from rakka_sim.core.batching import Batcher, Event, Preempted, Sampled, SequenceSpec, Started
 from rakka_sim.core.supervision import Directive, Supervision
-from rakka_sim.errors import Backpressure, InferenceError, Unrecoverable
+from rakka_sim.errors import Backpressure, InferenceError, Internal, InvariantBroken
 from rakka_sim.messages import (
     AddRequest,
     Cancel,
@@ -28,10 +29,11 @@ from rakka_sim.messages import (
     Scheduled,
     StepFailed,
     Stepped,
+    Withdrawn,
     WorkerReady,
 )
 from rakka_sim.runtime.api import Actor, Context, Ref
-from rakka_sim.values import FinishReason, Load, StepPlan, TokenChunk
+from rakka_sim.values import FinishReason, Load, Progress, StepOutcome, StepPlan, Stretch, TokenChunk
 
 if TYPE_CHECKING:
     from rakka_sim.config.deployment import Serving
@@ -41,7 +43,7 @@ Times = np.ndarray[Any, Any]
 
 NO_TIMES = np.empty(0)
 NO_TIMES.setflags(write=False)
-MAX_FAILURES_IN_A_ROW = 3
+MAX_FAILURES_IN_A_ROW = 3  # of steps in a sound context: then what they computed is at fault
 
 
 def _escalate(error: Exception) -> Directive:
@@ -50,27 +52,6 @@ def _escalate(error: Exception) -> Directive:
 
 # What the worker could not mend by new contexts is not mended by a new worker: this bounds restarts over both tiers.
 WORKERS = Supervision(decide=_escalate)
-
-
-@dataclass(slots=True)
-class SchedulingPass:
-    """No time at all; but a job ends after everything else at its instant, so the plan sees all that arrives in it."""
-
-    real: bool = False
-
-    def ends_at(self, start: float, rng: np.random.Generator) -> float:
-        return start
-
-    def cut(self, now: float) -> float:
-        return now
-
-    def execute(self) -> None:
-        return None
-
-
-@dataclass(slots=True)
-class Schedule:
-    """The engine's word to itself: the instant is over, plan."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,12 +77,14 @@ class EngineCore(Actor):
         self._make_runner = make_runner
         self._startup_s = startup_s
         self._log = log
-        self._worker: Ref[Any] | None = None
+        self._context: Ref[Any] | None = None  # of the worker, once it is built
+        self._origin = 0  # the number that the log has for the batcher's first step
         self._clients: dict[int, Ref[Any]] = {}  # of every request in the batcher
         self._queue: deque[AddRequest] = deque()  # not admitted yet
         self._queued_tokens = 0
         self._received = 0
         self._plan: StepPlan | None = None
+        self._progress = Progress()  # of that plan
         self._preempted = 0
         self._ready = False
         self._announced = False  # only the first context makes the replica known; later ones mend it
@@ -111,10 +94,10 @@ class EngineCore(Actor):
         self._passing = False  # a scheduling pass is under way
         self._failures = 0
         self._drain: Drain | None = None
-        self._reported: tuple[Load, int] | None = None
+        self._reported: tuple[float, ...] | None = None
 
     def started(self, ctx: Context) -> None:
-        self._worker = ctx.spawn("worker", lambda: Worker(self._make_runner, self._startup_s, ctx.self), WORKERS)
+        ctx.spawn("worker", lambda: Worker(self._make_runner, self._startup_s, ctx.self), WORKERS)
 
     def receive(self, ctx: Context, msg: Any) -> None:
         match msg:
@@ -129,7 +112,8 @@ class EngineCore(Actor):
                 self._cancel(ctx, request_id)
             case StepFailed():
                 self._failed(ctx, msg)
-            case WorkerReady():
+            case WorkerReady(context):
+                self._context = context
                 self._worker_ready(ctx)
             case GetLoad(reply_to):
                 if reply_to is not None:
@@ -137,6 +121,10 @@ class EngineCore(Actor):
             case Drain():
                 self._drain = msg
                 self._wake(ctx)
+            case Withdrawn():
+                self._received += 1
+                self._wake(ctx)
+                self._report(ctx)
             case _:
                 ctx.unhandled(msg)
 
@@ -145,21 +133,18 @@ class EngineCore(Actor):
     def _add(self, ctx: Context, msg: AddRequest) -> None:
         self._received += 1
         serving = self._identity.serving
-        if self._drain is None and len(self._clients) < serving.max_concurrent:
-            if self._admit(ctx, msg):
-                self._wake(ctx)
-        elif (
-            self._drain is None
-            and serving.on_capacity_exhausted == "queue"
-            and len(self._queue) < serving.queue_capacity
-        ):
+        expected = self._drain is None or self._received <= self._drain.routed
+        if expected and len(self._clients) < serving.max_concurrent:
+            self._admit(ctx, msg)
+            self._wake(ctx)
+        elif expected and serving.on_capacity_exhausted == "queue" and len(self._queue) < serving.queue_capacity:
             self._queue.append(msg)
             self._queued_tokens += msg.batch.prompt_tokens
         else:
             ctx.tell(msg.reply_to, Rejected(msg.batch.request_id, Backpressure(self._identity.deployment)))
         self._report(ctx)
 
-    def _admit(self, ctx: Context, msg: AddRequest) -> bool:
+    def _admit(self, ctx: Context, msg: AddRequest) -> None:
         batch = msg.batch
         spec = SequenceSpec(
             batch.request_id,
@@ -169,14 +154,14 @@ class EngineCore(Actor):
             batch.sampling.max_tokens,
             msg.generated,
             batch.priority,
+            batch.stream,
         )
         try:
             self._batcher.add(spec)
         except InferenceError as error:
             ctx.tell(msg.reply_to, Rejected(batch.request_id, error))
-            return False
-        self._clients[batch.request_id] = msg.reply_to
-        return True
+        else:
+            self._clients[batch.request_id] = msg.reply_to
 
     def _admit_queued(self, ctx: Context) -> None:
         while self._queue and len(self._clients) < self._identity.serving.max_concurrent:
@@ -194,7 +179,7 @@ class EngineCore(Actor):
                 self._report(ctx)
                 return
         if request_id in self._clients:
-            self._emit(ctx, self._batcher.cancel(request_id), NO_TIMES)
+            self._emit(ctx, self._batcher.cancel(request_id))
             self._admit_queued(ctx)
             self._wake(ctx)
             self._report(ctx)
@@ -219,71 +204,116 @@ class EngineCore(Actor):
         if self._batcher.waiting != self._waiting:
             self._waiting = self._batcher.waiting
             self._joined.append((ctx.now, self._waiting))
-        if self._batcher.run_must_end and not self._ending and self._worker is not None:
+        if self._batcher.run_must_end and not self._ending and self._context is not None:
             self._ending = True
-            ctx.tell(self._worker, EndRun())
+            ctx.tell(self._context, EndRun())
 
     def _step(self, ctx: Context) -> None:
-        if self._plan is not None or not self._ready or self._worker is None:
+        if self._plan is not None or not self._ready or self._context is None:
             return
         self._admit_queued(ctx)
         self._plan = self._batcher.plan()
-        self._emit(ctx, self._batcher.take_events(), NO_TIMES)
+        self._emit(ctx, self._batcher.take_events())
         if self._plan is not None:
             self._ending, self._waiting, self._joined = False, self._plan.waiting, []
-            ctx.tell(self._worker, Execute(self._plan, ctx.self))
-        elif self._drain is not None and not self._clients:
+            self._progress = Progress()
+            ctx.tell(self._context, Execute(self._plan, ctx.self, self._progress))
+        elif self._drain is not None and not self._clients and self._received >= self._drain.routed:
             ctx.tell(self._drain.reply_to, Drained(self._identity.deployment, self._identity.replica))
             ctx.stop()
 
     def _stepped(self, ctx: Context, times: Times, msg: Stepped) -> None:
         if self._plan is None:
             return
-        self._log.steps(self._identity.log_index, msg.outcome, self._preempted, self._joined)
-        self._plan, self._preempted, self._failures = None, 0, 0
-        self._emit(ctx, self._batcher.commit(len(times)), times)
+        first = self._record(msg.outcome)
+        self._emit(ctx, self._batcher.commit(len(times)), times, first)
         self._step(ctx)
         self._report(ctx)
 
     def _failed(self, ctx: Context, msg: StepFailed) -> None:
-        """Nothing of the plan was computed: everything running is computed again, on the tokens it has."""
+        """The step under way is lost, with the cache: everything running is computed again, on the tokens it has."""
         self._ready = not msg.rebuilding
-        self._failures += 1
-        if self._failures >= MAX_FAILURES_IN_A_ROW and not msg.rebuilding:
-            raise Unrecoverable(f"{self._failures} steps in a row failed, the last with {msg.error!r}")
-        self._plan = None
-        self._emit(ctx, self._batcher.fail(), NO_TIMES)
+        failed = self._plan
+        self._lose(ctx)
+        if failed is not None and not msg.rebuilding:
+            self._failures += 1
+            if self._failures >= MAX_FAILURES_IN_A_ROW:
+                self._failures = 0
+                self._give_up(ctx, failed, msg.error)
+        self._admit_queued(ctx)
         self._wake(ctx)
         self._report(ctx)
 
-    def _emit(self, ctx: Context, events: list[Event], times: Times) -> None:
+    def _record(self, outcome: StepOutcome) -> int:
+        """The plan in flight has come to this; the number that the log has for its first step."""
+        first = self._log.steps(self._identity.log_index, outcome, self._preempted, self._joined)
+        done = self._batcher.steps_done
+        if done and first - done != self._origin:
+            raise InvariantBroken("engine", f"somebody else logs steps as replica {self._identity.replica}")
+        self._origin = first - done
+        self._plan, self._preempted, self._failures = None, 0, 0
+        return first
+
+    def _lose(self, ctx: Context) -> None:
+        """The device has lost all it had; the steps that ended before now stand."""
+        outcome = self._progress.done_by(ctx.now) if self._plan is not None else None
+        times, first = NO_TIMES, 0
+        if outcome is not None:
+            times, first = outcome.times, self._record(outcome)
+        self._plan = None
+        self._emit(ctx, self._batcher.fail(len(times)), times, first)
+
+    def _give_up(self, ctx: Context, plan: StepPlan, error: Exception) -> None:
+        """The batch of a plan fails whenever it is tried: it ends, and the others go on."""
+        reason = error if isinstance(error, InferenceError) else Internal(repr(error))
+        for row in plan.rows:
+            client = self._clients.pop(row.request_id, None)
+            if client is not None:
+                for event in self._batcher.cancel(row.request_id):
+                    if isinstance(event, Sampled) and event.count:  # what has been kept back stands
+                        ctx.tell(client, self._chunk(replace(event, finish=None), NO_TIMES, 0))
+                ctx.tell(client, Rejected(row.request_id, reason))
+
+    def _emit(self, ctx: Context, events: list[Event], times: Times = NO_TIMES, first: int = 0) -> None:
+        """Tell the clients. `times` are those of the steps just done, from number `first` on in the log."""
         for event in events:
             match event:
                 case Sampled(request_id, _, count, None, _):
-                    ctx.tell(self._clients[request_id], TokenChunk(request_id, times[:count]))
-                case Sampled(request_id, _, count, finish, preemptions):
-                    chunk = TokenChunk(request_id, times[:count], finish=finish)
+                    ctx.tell(self._clients[request_id], self._chunk(event, times[:count], first))
+                case Sampled(request_id, _, count, _, preemptions):
+                    chunk = self._chunk(event, times[:count], first)
                     ctx.tell(self._clients.pop(request_id), Finished(chunk, preemptions))
                 case Started(request_id, cached):
                     ctx.tell(self._clients[request_id], Scheduled(request_id, ctx.now, cached))
                 case Preempted():
                     self._preempted += 1
 
+    def _chunk(self, event: Sampled, times: Times, first: int) -> TokenChunk:
+        index = self._identity.log_index
+        steps: tuple[Stretch, ...] = ()
+        if event.steps:  # not streamed: these are all its tokens
+            steps = tuple([(index, self._origin + step, count) for step, count in event.steps])
+            times = self._log.times_of(steps)
+        elif event.count:
+            steps = ((index, first, event.count),)
+        return TokenChunk(event.request_id, times, finish=event.finish, steps=steps)
+
+    def stopped(self, ctx: Context) -> None:
+        """What was computed for its requests stands: they take it to the next engine."""
+        self._lose(ctx)
+        self._emit(ctx, self._batcher.flush())
+
     # --- what it carries ----------------------------------------------------------------------------------------
 
     def _load(self) -> Load:
-        load = self._batcher.load
-        return Load(
-            load.running,
-            load.waiting + len(self._queue),
-            self._identity.serving.max_concurrent,
-            load.kv_usage,
-            load.queued_tokens + self._queued_tokens,
-        )
+        return self._batcher.load_with(self._identity.serving.max_concurrent, len(self._queue), self._queued_tokens)
 
     def _report(self, ctx: Context) -> None:
-        report = (self._load(), self._received)
-        if report != self._reported and self._drain is None:
+        if self._drain is not None:
+            return
+        load, received = self._load(), self._received
+        report = (load.running, load.waiting, load.kv_usage, load.queued_tokens, received)
+        if report != self._reported:
             self._reported = report
             me = self._identity
-            ctx.tell(me.coordinator, ReportLoad(me.deployment, me.replica, *report))
+            ctx.tell(me.coordinator, ReportLoad(me.deployment, me.replica, load, received))

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from rakka_sim.actors.request import Request
+from rakka_sim.config.workload import MAX_TOKENS
 from rakka_sim.core.supervision import Directive, Supervision
 from rakka_sim.errors import BadRequest, InferenceError, Internal, NotFound
 from rakka_sim.messages import CancelIt, CancelRequest, RequestEnded, Submit
@@ -54,14 +56,14 @@ class ApiGateway(Actor):
     def _submit(self, ctx: Context, msg: Submit) -> None:
         batch = msg.batch
         deployment = self._deployments.get(batch.model)
-        if deployment is None:
-            self._refuse(ctx, msg, ctx.now, NotFound(batch.model))
-        elif batch.request_id in self._under_way:
-            # Not recorded: the log has one record per id, and that one belongs to the request under way.
-            error = BadRequest(f"request id {batch.request_id} is under way already")
+        if batch.request_id in self._under_way or batch.request_id in self._log:
+            # Not recorded: the log has one record per id, and that one belongs to the other request.
+            error = BadRequest(f"request id {batch.request_id} is taken")
             ctx.tell(msg.reply_to, _ended(batch, ctx.now, error))
-        elif batch.prompt_tokens < 1 or batch.output_tokens < 0:
-            self._refuse(ctx, msg, ctx.now, BadRequest("a request needs at least one prompt token"))
+        elif deployment is None:
+            self._refuse(ctx, msg, ctx.now, NotFound(batch.model))
+        elif fault := _fault(batch):
+            self._refuse(ctx, msg, ctx.now, BadRequest(fault))
         else:
             make = partial(Request, msg, deployment, self._deployments, self._coordinator, ctx.self, self._log)
             ref = ctx.spawn(f"request-{batch.request_id}", make, REQUESTS)
@@ -88,7 +90,7 @@ class ApiGateway(Actor):
                 first_token=None,
                 last_token=None,
                 ended=ctx.now,
-                prompt_tokens=batch.prompt_tokens,
+                prompt_tokens=min(max(0, batch.prompt_tokens), MAX_TOKENS),  # a count that was refused may be any
                 output_tokens=0,
                 cached_tokens=0,
                 preemptions=0,
@@ -98,6 +100,17 @@ class ApiGateway(Actor):
         )
         ctx.tell(self._metrics, ended)
         ctx.tell(msg.reply_to, ended)
+
+
+def _fault(batch: ExecuteBatch) -> str:
+    """What is wrong with a request, whoever will serve it; '' if nothing is."""
+    if not 1 <= batch.prompt_tokens <= MAX_TOKENS:
+        return f"prompt_tokens is {batch.prompt_tokens}: 1 to {MAX_TOKENS}"
+    if batch.output_tokens < 0:
+        return f"output_tokens is {batch.output_tokens}: 0 or more"
+    if batch.timeout_s is not None and not 0 <= batch.timeout_s < math.inf:
+        return f"timeout_s is {batch.timeout_s}: a finite number of seconds, 0 or more"
+    return ""
 
 
 def _ended(batch: ExecuteBatch, arrival: float, error: InferenceError) -> RequestEnded:

@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 from rakka_sim.core.lifecycle import DEPLOYMENT, Lifecycle
 from rakka_sim.core.supervision import Directive, RestartWindow, Supervision
-from rakka_sim.errors import NotFound, RakkaError, Unrecoverable
+from rakka_sim.errors import NotBuilt, NotFound, RakkaError, Unrecoverable
 from rakka_sim.messages import (
     Apply,
     DeploymentStatus,
     Deregister,
+    Deregistered,
     Drain,
     Drained,
     GetDeployment,
@@ -92,6 +93,8 @@ class DeploymentManager(Actor):
                 self._remove(ctx, name, reply_to)
             case ReplicaReady():
                 self._ready(ctx, msg)
+            case Deregistered():
+                self._deregistered(ctx, msg)
             case Drained(name, number):
                 self._drained(ctx, name, number)
             case Terminated(ref, error):
@@ -111,7 +114,13 @@ class DeploymentManager(Actor):
     def _apply(self, ctx: Context, deployment: Deployment, reply_to: Ref[Any] | None) -> None:
         old = self._entries.get(deployment.name)
         if old is not None and old.life.state not in ("stopped", "failed"):
-            if reply_to is not None:
+            if reply_to is None:
+                return
+            if deployment != old.deployment:
+                ctx.tell(reply_to, NotBuilt("a change of a deployment in place", "remove it, then apply the new one"))
+            elif old.life.state == "pending":
+                old.waiting.append(reply_to)
+            else:
                 ctx.tell(reply_to, old.status())
             return
         entry = self._entries[deployment.name] = Entry(deployment)
@@ -122,12 +131,15 @@ class DeploymentManager(Actor):
     async def _bring_up(self, ctx: Context, entry: Entry) -> None:
         try:
             entry.placement = await ctx.ask(self._placement, Place(entry.deployment), ASK_TIMEOUT_S)
-        except RakkaError as error:
-            self._fail(ctx, entry, error)
-            return
-        for assignment in entry.placement.assignments:
-            replica = entry.replicas[assignment.replica_index] = Replica(assignment)
-            self._start(ctx, entry, replica)
+            if entry.life.state != "pending":  # removed while its place was looked for
+                ctx.tell(self._placement, Release(entry.deployment.name))
+                return
+            for assignment in entry.placement.assignments:
+                replica = entry.replicas[assignment.replica_index] = Replica(assignment)
+                self._start(ctx, entry, replica)
+        except RakkaError as error:  # no place for it, or a model that does not fit into its place
+            if entry.life.state == "pending":
+                self._fail(ctx, entry, error)
 
     def _start(self, ctx: Context, entry: Entry, replica: Replica) -> None:
         replica.incarnation += 1
@@ -168,9 +180,13 @@ class DeploymentManager(Actor):
 
     def _drain(self, ctx: Context, name: str, number: int, replica: Replica) -> None:
         replica.ready, replica.draining = False, True
-        ctx.tell(self._coordinator, Deregister(name, number))
-        if replica.engine is not None:
-            ctx.tell(replica.engine, Drain(ctx.self))
+        ctx.tell(self._coordinator, Deregister(name, number, ctx.self))
+
+    def _deregistered(self, ctx: Context, msg: Deregistered) -> None:
+        """No more requests will be routed to the replica; those on their way are to be waited for."""
+        replica = self._entries[msg.deployment].replicas.get(msg.replica)
+        if replica is not None and replica.draining and replica.engine is not None:
+            ctx.tell(replica.engine, Drain(ctx.self, msg.routed))
 
     def _drained(self, ctx: Context, name: str, number: int) -> None:
         entry = self._entries[name]

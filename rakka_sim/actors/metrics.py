@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -36,7 +37,7 @@ class Metrics(Actor):
                 self._count(msg)
             case GetMetrics(reply_to):
                 if reply_to is not None:
-                    ctx.tell(reply_to, dict(self._counters))
+                    ctx.tell(reply_to, deepcopy(self._counters))  # what was answered does not go on counting
             case _:
                 ctx.unhandled(msg)
 

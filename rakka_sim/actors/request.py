@@ -21,10 +21,11 @@ from rakka_sim.messages import (
     RouteTo,
     Scheduled,
     Submit,
+    Withdrawn,
 )
 from rakka_sim.records import RequestRecord
 from rakka_sim.runtime.api import Actor, Context, Ref, Terminated, Timer
-from rakka_sim.values import FinishReason, TokenChunk, TokenUsage
+from rakka_sim.values import FinishReason, Stretch, TokenChunk, TokenUsage
 
 if TYPE_CHECKING:
     import numpy as np
@@ -34,6 +35,14 @@ if TYPE_CHECKING:
 
 ROUTE_TIMEOUT_S = 2.0  # upstream's
 MAX_ROUTES = 4  # one, and three more when an engine dies under the request
+
+
+def joined(before: tuple[Stretch, ...], more: tuple[Stretch, ...]) -> tuple[Stretch, ...]:
+    """Steps and further ones; what follows without a gap is one stretch."""
+    if before and before[-1][0] == more[0][0] and before[-1][1] + before[-1][2] == more[0][1]:
+        replica, first, count = before[-1]
+        return *before[:-1], (replica, first, count + more[0][2]), *more[1:]
+    return before + more
 
 
 class Request(Actor):
@@ -70,7 +79,9 @@ class Request(Actor):
         self._preemptions = 0
         self._output = 0
         self._times: list[np.ndarray[Any, Any]] = []
+        self._steps: tuple[Stretch, ...] | None = ()  # where the log has them; None if it does not have them all
         self._giving_up: InferenceError | FinishReason | None = None
+        self._routing = False  # the coordinator owes an answer
 
     def started(self, ctx: Context) -> None:
         self._arrival = ctx.now
@@ -95,7 +106,7 @@ class Request(Actor):
             case Routed():
                 self._dispatch(ctx, msg)
             case RouteFailed(error):
-                self._end(ctx, error.kind, error)
+                self._no_route(ctx, error)
             case Rejected(_, error):
                 self._rejected(ctx, error)
             case Terminated(ref):
@@ -113,6 +124,7 @@ class Request(Actor):
 
     def _find_route(self, ctx: Context) -> None:
         self._routes += 1
+        self._routing = True
         self._life.fire("route")
         self._route_timer = ctx.after(ROUTE_TIMEOUT_S, RouteOverdue())
         batch = self._batch
@@ -123,6 +135,11 @@ class Request(Actor):
         )
 
     def _dispatch(self, ctx: Context, msg: Routed) -> None:
+        self._routing = False
+        if self._life.over:  # the coordinator counts on its arrival there
+            ctx.tell(msg.engine, Withdrawn(self._batch.request_id))
+            ctx.stop()
+            return
         if self._route_timer is not None:
             self._route_timer.cancel()
         self._life.fire("dispatch")
@@ -130,9 +147,20 @@ class Request(Actor):
         ctx.watch(msg.engine)
         ctx.tell(msg.engine, AddRequest(self._batch, ctx.self, self._output))
 
+    def _no_route(self, ctx: Context, error: InferenceError) -> None:
+        self._routing = False
+        if self._life.over:
+            ctx.stop()
+        else:
+            self._end(ctx, error.kind, error)
+
     def _rejected(self, ctx: Context, error: InferenceError) -> None:
         serving = self._deployment.serving
-        if isinstance(error, Backpressure) and serving.on_capacity_exhausted == "fallback" and serving.fallback:
+        if self._scheduled is None:
+            self._replica = -1  # no replica has taken it
+        if self._giving_up is not None:
+            self._end_as(ctx, self._giving_up)
+        elif isinstance(error, Backpressure) and serving.on_capacity_exhausted == "fallback" and serving.fallback:
             self._leave_engine(ctx)
             self._deployment = self._deployments[serving.fallback]
             self._life.fire("reroute")
@@ -170,6 +198,7 @@ class Request(Actor):
             if self._life.state == "prefill":
                 self._life.fire("first_token")
             self._times.append(chunk.times)
+            self._steps = joined(self._steps, chunk.steps) if self._steps is not None and chunk.steps else None
             self._output += count
             if self._batch.stream:
                 ctx.tell(self._client, chunk)
@@ -186,7 +215,7 @@ class Request(Actor):
     # --- the end ------------------------------------------------------------------------------------------------
 
     def _give_up(self, ctx: Context, why: InferenceError | FinishReason) -> None:
-        if self._giving_up is not None:
+        if self._giving_up is not None or self._life.over:
             return
         self._giving_up = why
         if self._engine is None:
@@ -221,7 +250,8 @@ class Request(Actor):
                 cached_tokens=self._cached,
                 preemptions=self._preemptions,
                 outcome=outcome,
-                token_times=tuple(times),
+                token_times=() if self._steps is not None else tuple(times),
+                token_steps=self._steps or (),
             )
         )
         usage = TokenUsage(batch.prompt_tokens, self._output, 0, self._cached)
@@ -235,4 +265,9 @@ class Request(Actor):
         if self._route_timer is not None:
             self._route_timer.cancel()
         self._leave_engine(ctx)
-        ctx.stop()
+        if not self._routing:  # else it stays until the coordinator has answered
+            ctx.stop()
+
+    def stopped(self, ctx: Context) -> None:
+        if self._engine is not None:  # it did not end, it failed: nobody is there for the tokens any more
+            ctx.tell(self._engine, Cancel(self._batch.request_id))

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 from rakka_sim.core.supervision import WORKER_TIER, Directive
+from rakka_sim.errors import ContextPoisoned, OutOfMemory
 from rakka_sim.messages import EndRun, Execute, StepFailed, Stepped, WorkerReady
 from rakka_sim.runtime.api import Actor, Context, Job, JobFailed, Ref, Running
 
@@ -64,11 +65,14 @@ class DeviceContext(Actor):
             case Stepped():
                 self._running = None
                 ctx.tell(self._engine, msg)
-            case Execute(plan):
+            case Execute(plan, _, progress):
                 if self._runner is None:
                     ctx.tell(self._engine, StepFailed(RuntimeError("the context is still being built"), True))
                 else:
-                    self._running = ctx.run(self._runner.job(plan), Stepped)
+                    job = self._runner.job(plan)
+                    self._running = ctx.run(job, Stepped)
+                    if progress is not None:
+                        progress.look_into(job)
             case EndRun():
                 if self._running is not None:
                     self._running.interrupt()
@@ -76,14 +80,24 @@ class DeviceContext(Actor):
                 self._running = None
                 raise error
             case Built():
-                self._runner = self._make_runner()
-                ctx.tell(self._engine, WorkerReady())
+                self._build()
+                ctx.tell(self._engine, WorkerReady(ctx.self))
             case _:
                 ctx.unhandled(msg)
 
+    def _build(self) -> None:
+        try:
+            self._runner = self._make_runner()
+        except OutOfMemory as error:
+            # For a step this means: go on with the next one. Without a runner there is nothing to go on with.
+            raise ContextPoisoned(f"it could not be built: {error}") from error
+
 
 class Worker(Actor):
-    """The stable address in front of a context: what was in flight when one failed is given back to the engine."""
+    """Stands over a context: what was in flight when one failed is given back to the engine.
+
+    A context keeps its address when it is rebuilt, so steps need not pass through here; those that do are passed on.
+    """
 
     def __init__(self, make_runner: Callable[[], Runner], startup_s: float, engine: Ref[Any]) -> None:
         self._make = make_runner

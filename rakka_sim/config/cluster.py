@@ -1,13 +1,15 @@
-"""The machines of a scenario: nodes with GPUs, nodes that may reach the outside; no topology (that is `hardware/`)."""
+"""The machines of a scenario: nodes with GPUs, nodes that may reach the outside; what joins GPUs is in `hardware/`."""
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Self
 
-from pydantic import Field, NonNegativeInt, PositiveFloat, field_validator, model_validator
+from pydantic import Field, PositiveFloat, field_validator, model_validator
 
 from rakka_sim.config.base import Table
 from rakka_sim.config.gpus import GpuSpec, gpu
+from rakka_sim.config.machines import machine_spec
 from rakka_sim.errors import UnknownName
 from rakka_sim.values import PlacementConstraints
 
@@ -17,9 +19,22 @@ class Node(Table):
 
     name: str = Field(min_length=1)
     gpu: str | None = Field(None, description="a GPU of the catalogue; none for a node without GPUs")
-    gpus: NonNegativeInt = 0
+    gpus: int = Field(0, ge=0, le=4096)
     egress: bool = Field(False, description="whether it may reach remote providers")
     usd_per_gpu_hour: PositiveFloat | None = Field(None, description="what one GPU of it costs; none: cost unknown")
+    topology: str | None = Field(
+        None, description="a machine of the catalogue, such as hgx-h100; none: the one that these GPUs are usually in"
+    )
+    topology_file: str | None = Field(
+        None,
+        min_length=1,
+        description="an NCCL topology file or a saved `nvidia-smi topo -m`, from the scenario's folder on; with "
+        "`topology` as well, that one's NVLinks are laid over a file that has none",
+    )
+    rack: str = ""
+    failure_domain: str = Field("", description="what fails together; none: the rack, or without one the node itself")
+    region: str = Field("", description="where it is, as its provider calls it")
+    nvlink_domain: str = Field("", description="nodes of the same domain have one NVLink fabric (GB200 NVL72)")
 
     @field_validator("gpu")
     @classmethod
@@ -29,10 +44,20 @@ class Node(Table):
         except UnknownName as error:
             raise ValueError(error.allowed) from None
 
+    @field_validator("topology")
+    @classmethod
+    def _a_known_machine(cls, name: str | None) -> str | None:
+        try:
+            return None if name is None else machine_spec(name).name
+        except UnknownName as error:
+            raise ValueError(error.allowed) from None
+
     @model_validator(mode="after")
     def _kind_and_count(self) -> Self:
         if (self.gpu is None) != (self.gpus == 0):
             raise ValueError("gpu (which) and gpus (how many) go together")
+        if self.gpu is None and (self.topology or self.topology_file):
+            raise ValueError("a topology needs gpu (which) and gpus (how many)")
         return self
 
     @property
@@ -51,8 +76,7 @@ class Cluster(Table):
     @field_validator("nodes")
     @classmethod
     def _names_differ(cls, nodes: tuple[Node, ...]) -> tuple[Node, ...]:
-        names = [node.name for node in nodes]
-        twice = sorted({name for name in names if names.count(name) > 1})
+        twice = sorted(name for name, count in Counter(node.name for node in nodes).items() if count > 1)
         if twice:
             raise ValueError(f"each node needs a name of its own; twice: {', '.join(twice)}")
         return nodes

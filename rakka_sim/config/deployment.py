@@ -19,7 +19,7 @@ from pydantic import (
     model_validator,
 )
 
-from rakka_sim.config.base import Table
+from rakka_sim.config.base import Seconds, Table
 from rakka_sim.errors import NotBuilt
 from rakka_sim.values import RuntimeKind, TransportKind
 
@@ -91,16 +91,16 @@ class EngineConfig(Table):
     max_num_batched_tokens: PositiveInt = 2048
     max_model_len: PositiveInt | None = Field(None, description="default: what the model was trained for")
     block_size: PositiveInt = 16
-    num_gpu_blocks: PositiveInt | None = Field(None, description="default: derived from GPU memory")
+    num_gpu_blocks: int | None = Field(None, ge=1, le=1 << 24, description="default: derived from GPU memory")
     gpu_memory_utilization: float = Field(0.9, gt=0.0, le=1.0)
     enable_prefix_caching: bool = True
     enable_chunked_prefill: bool = True
     long_prefill_token_threshold: int = Field(0, ge=0, description="0: no limit of its own")
     dtype: Literal["bfloat16", "float16", "float32", "fp8"] = "bfloat16"
     kv_cache_dtype: Literal["auto", "bfloat16", "float16", "float32", "fp8"] = "auto"
-    host_overhead_us: float | None = Field(None, ge=0.0, description="default: the time model's constant")
-    frontend_overhead_us: float = Field(1000.0, ge=0.0)
-    startup_s: float = Field(0.0, ge=0.0, description="from placement to the first request, and after a rebuild")
+    host_overhead_us: float | None = Field(None, ge=0.0, le=1e9, description="default: the time model's constant")
+    frontend_overhead_us: float = Field(1000.0, ge=0.0, le=1e9)
+    startup_s: Seconds = Field(0.0, description="from placement to the first request, and after a rebuild")
     runs_of_steps: bool = Field(True, description="false: one decode step at a time; the records are the same")
 
     @model_validator(mode="after")
@@ -120,7 +120,7 @@ class EngineConfig(Table):
 class Deployment(Table):
     """A model, what executes it, and how many replicas."""
 
-    name: str = Field(min_length=1)
+    name: str = Field(min_length=1, pattern="^[^/]*$", description="any text without '/'")
     model: str = Field(min_length=1)
     runtime: Annotated[str | None, BeforeValidator(_runtime_text)] = None
     runtime_config: EngineConfig | dict[str, Any] = Field(default_factory=dict, validate_default=True)

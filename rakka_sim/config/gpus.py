@@ -18,7 +18,7 @@ class GpuSpec:
     """One kind of GPU: bytes, bytes/s and dense FLOP/s; `link_bandwidth` is per GPU and direction.
 
     `interconnect` is what any two GPUs of a usual node have between them. `fp8_flops` is None where the tensor cores
-    have no FP8.
+    have no FP8. `slice_of` names the GPU that this one is a MIG slice of.
     """
 
     name: str
@@ -32,6 +32,7 @@ class GpuSpec:
     interconnect: Literal["nvlink", "pcie"]
     link_bandwidth: float
     source: str
+    slice_of: str | None = None
 
     def peak_flops(self, dtype: str) -> float:
         """Dense FLOP/s in `dtype`; raises InputError where the GPU cannot compute in it."""

@@ -27,9 +27,14 @@ def load_scenario(
         file, base, data = "scenario", Path.cwd(), given.model_dump(mode="json", exclude_unset=True)
     elif isinstance(given, Mapping):
         file, base, data = "scenario", Path.cwd(), _copy(given)
+    elif not isinstance(given, str | Path):
+        raise _fault("scenario", given, "the path of a TOML file, a mapping, or a Scenario")
     else:
         path = Path(given)
-        file, base, data = str(path), path.resolve().parent, read_toml(path)
+        data = read_toml(path)
+        file, base = str(path), path.resolve().parent
+    if not isinstance(overrides or {}, Mapping):
+        raise _fault("overrides", overrides, "a mapping of dotted keys to values")
     for key, value in (overrides or {}).items():
         _override(data, key, value, file)
     return parse(Scenario, data, file), base
@@ -41,8 +46,8 @@ def read_toml(path: Path) -> dict[str, Any]:
         raw = path.read_bytes()
     except FileNotFoundError:
         raise _fault(str(path), "(nothing)", "an existing file") from None
-    except OSError as error:
-        raise _fault(str(path), error.strerror or str(error), "a readable TOML file") from None
+    except (OSError, ValueError) as error:  # the latter for a name with a zero byte
+        raise _fault(str(path), getattr(error, "strerror", None) or str(error), "a readable TOML file") from None
     if len(raw) > MAX_FILE_BYTES:
         raise _fault(str(path), f"{len(raw)} bytes", f"at most {MAX_FILE_BYTES} bytes")
     try:
@@ -77,6 +82,8 @@ def _copy(data: Any) -> Any:
 
 def _override(data: dict[str, Any], key: str, value: Any, file: str) -> None:
     where = f"{file}: override {key}"
+    if not isinstance(key, str):
+        raise _fault(where, key, "a dotted key, as text")
     here: Any = data
     *path, last = key.split(".")
     for part in path:

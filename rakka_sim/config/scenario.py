@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any, Literal, Self
 
-from pydantic import Field, NonNegativeInt, PositiveFloat, field_validator, model_validator
+from pydantic import Field, NonNegativeInt, field_validator, model_validator
 from pydantic.config import JsonDict
 
-from rakka_sim.config.base import Table
+from rakka_sim.config.base import PositiveSeconds, Table
 from rakka_sim.config.cluster import Cluster
 from rakka_sim.config.deployment import Deployment
 from rakka_sim.config.slo import Slo
@@ -54,7 +54,7 @@ class Scenario(Table):
     placement: Placing = Placing()
     time_model: TimeModel = TimeModel()
     slo: str | Slo | None = Field(None, description="a preset's name or a table of limits in ms")
-    stop_after_s: PositiveFloat | None = Field(None, description="give up what is unfinished at this time")
+    stop_after_s: PositiveSeconds | None = Field(None, description="give up what is unfinished at this time")
 
     @field_validator("workload", mode="before")
     @classmethod

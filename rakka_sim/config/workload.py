@@ -17,7 +17,7 @@ from pydantic import (
 )
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
-from rakka_sim.config.base import Table
+from rakka_sim.config.base import PositiveSeconds, Rate, Seconds, Table
 
 MAX_TOKENS = 2**31 - 1
 TokenCount = Annotated[int, Field(ge=1, le=MAX_TOKENS)]
@@ -54,14 +54,14 @@ class Poisson(Table):
     """Open loop: independent arrivals."""
 
     kind: Literal["poisson"] = "poisson"
-    rate: PositiveFloat = Field(description="arrivals per second")
+    rate: Rate = Field(description="arrivals per second")
 
 
 class Gamma(Table):
     """Open loop: gaps between arrivals are Gamma with mean 1/rate."""
 
     kind: Literal["gamma"] = "gamma"
-    rate: PositiveFloat = Field(description="arrivals per second")
+    rate: Rate = Field(description="arrivals per second")
     burstiness: float = Field(
         gt=0,
         allow_inf_nan=True,
@@ -73,7 +73,7 @@ class Constant(Table):
     """Open loop: arrivals at equal distances, the first one after the first gap."""
 
     kind: Literal["constant"] = "constant"
-    rate: PositiveFloat = Field(description="arrivals per second")
+    rate: Rate = Field(description="arrivals per second")
 
 
 class Closed(Table):
@@ -81,11 +81,11 @@ class Closed(Table):
 
     kind: Literal["closed"] = "closed"
     concurrency: PositiveInt = Field(description="users; never more requests than that are under way")
-    think_time_s: NonNegativeFloat = Field(default=0.0, description="mean time from an end to the user's next request")
+    think_time_s: Seconds = Field(default=0.0, description="mean time from an end to the user's next request")
     think_cv: NonNegativeFloat = Field(
         default=0.0, description="its coefficient of variation: 0 constant, 1 exponential"
     )
-    ramp_s: NonNegativeFloat = Field(default=0.0, description="users start evenly over that time, not all at once")
+    ramp_s: Seconds = Field(default=0.0, description="users start evenly over that time, not all at once")
 
 
 class TraceArrivals(Table):
@@ -175,7 +175,7 @@ Lengths = Annotated[FixedLengths | LognormalLengths | EmpiricalLengths | TraceLe
 class Prefix(Table):
     """System prompts: each request, or each conversation, begins with one of them, in front of its own tokens."""
 
-    groups: PositiveInt = Field(default=1, description="how many different ones")
+    groups: int = Field(default=1, ge=1, le=1_000_000, description="how many different ones")
     tokens: TokenCount = Field(description="tokens of each, added to the prompt")
     zipf: NonNegativeFloat = Field(default=0.0, description="the n-th is drawn with weight n**-zipf: 0 is uniform")
 
@@ -214,7 +214,7 @@ class Sessions(Table):
     """
 
     turns: Annotated[FixedTurns | UniformTurns | GeometricTurns, Field(discriminator="kind")]
-    think_time_s: NonNegativeFloat = Field(default=0.0, description="mean time from the end of a turn to the next")
+    think_time_s: Seconds = Field(default=0.0, description="mean time from the end of a turn to the next")
     think_cv: NonNegativeFloat = Field(
         default=0.0, description="its coefficient of variation: 0 constant, 1 exponential"
     )
@@ -231,7 +231,7 @@ class Trace(_Checked):
     path: str | None = Field(default=None, min_length=1, description="relative to the scenario file")
     dataset: str | None = Field(default=None, min_length=1, description="a name such as azure-2023-conv")
     data_dirs: tuple[str, ...] = Field(default=(), description="where a dataset may lie, relative to the scenario file")
-    offset_s: NonNegativeFloat = Field(default=0.0, description="leave out what comes before, in the trace's own time")
+    offset_s: Seconds = Field(default=0.0, description="leave out what comes before, in the trace's own time")
     limit: PositiveInt | None = Field(default=None, description="use at most that many rows")
 
     def _conflicts(self) -> Iterator[Conflict]:
@@ -264,14 +264,14 @@ class WorkloadConfig(_Checked):
         default=None, description="whom it addresses; the first deployment where none is named"
     )
     requests: PositiveInt | None = Field(default=None, description="at most that many")
-    duration_s: PositiveFloat | None = Field(default=None, description="no arrivals from then on")
+    duration_s: PositiveSeconds | None = Field(default=None, description="no arrivals from then on")
     arrivals: Arrivals
     lengths: Lengths
     prefix: Prefix | None = None
     sessions: Sessions | None = None
     trace: Trace | None = None
     sampling: SamplingConfig = SamplingConfig()
-    timeout_s: PositiveFloat | None = Field(
+    timeout_s: PositiveSeconds | None = Field(
         default=None, description="each request's deadline, counted from its arrival"
     )
 

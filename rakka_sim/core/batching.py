@@ -22,7 +22,9 @@ from rakka_sim.core.sequence import (
     Sequence,
     SequenceSpec,
     Started,
+    check_places,
     make_sequence,
+    pause_others,
 )
 from rakka_sim.core.step import Step
 from rakka_sim.core.waiting import WaitingQueue
@@ -36,22 +38,6 @@ _by_priority = attrgetter("priority")
 
 class Batcher:
     """Plans the steps of one engine. `runs=False` plans every step by itself, to exactly the same effect."""
-
-    __slots__ = (
-        "_cut",
-        "_events",
-        "_flight",
-        "_head",
-        "_kv",
-        "_max_len",
-        "_plan",
-        "_running",
-        "_runs",
-        "_sequences",
-        "_uncomputed",
-        "_waiting",
-        "limits",
-    )
 
     def __init__(self, limits: BatchingLimits, kv: KvCache, runs: bool = True) -> None:
         self.limits = limits
@@ -67,6 +53,7 @@ class Batcher:
         self._cut = False  # a row of it has been cancelled
         self._events: list[Event] = []
         self._uncomputed = 0  # the sum of total - computed
+        self._clock = 0  # steps committed so far: the number of the next one
 
     # --- requests come and go -----------------------------------------------------------------------------------
 
@@ -85,8 +72,7 @@ class Batcher:
         Of a run, the tokens of its earlier steps count then and the last one's does not, as if the steps had been
         planned one by one: it must be ended at its next boundary.
         """
-        seq = self._sequences.get(request_id)
-        if seq is None:
+        if (seq := self._sequences.get(request_id)) is None:
             return []
         if seq in self._flight:
             seq.cancelled = self._cut = True
@@ -95,16 +81,26 @@ class Batcher:
             self._running.remove(seq)
         else:
             self._waiting.remove(seq)
-        self._end(seq, 0, FinishReason.CANCELLED)
+        self._end(seq, 0, FinishReason.CANCELLED, self._clock)
         return self.take_events()
 
-    def _end(self, seq: Sequence, count: int, finish: FinishReason) -> None:
-        self._events.append(seq.sampled(count, finish))
+    def _end(self, seq: Sequence, count: int, finish: FinishReason, step: int) -> None:
+        self._events.append(seq.ends(step, count, finish))
         self._uncomputed += count - (seq.total - seq.computed)
         del self._sequences[seq.request_id]
         if seq.running:
             seq.running = False
             self._kv.free(seq.request_id)
+
+    def flush(self) -> list[Event]:
+        """Report what has been kept back so far of requests that are not streamed."""
+        for seq in self._sequences.values():
+            self._tell(seq.so_far(self._clock))
+        return self.take_events()
+
+    def _tell(self, event: Event | None) -> None:
+        if event is not None:
+            self._events.append(event)
 
     def take_events(self) -> list[Event]:
         """What has happened since this was last called, in order; `commit`, `cancel` and `fail` end with it."""
@@ -151,7 +147,8 @@ class Batcher:
         seated, at = len(running), 0
         while at < len(running) and step.budget > 0:
             seq = running[at]
-            tokens = min(seq.total - seq.computed, cap, step.budget)
+            missing = seq.total - seq.computed
+            tokens = min(missing, cap, step.budget) if missing > 1 else 1
             if tokens >= -seq.computed % block_size:  # else the last block takes them all and does not fill up
                 while not kv.grow(seq.request_id, seq.computed + tokens):
                     if self._preempt_last() is seq:
@@ -170,6 +167,7 @@ class Batcher:
 
     def _unseat(self, seq: Sequence) -> None:
         seq.running = False
+        seq.pause(self._clock)
         self._uncomputed += seq.computed
         seq.computed = 0
         self._waiting.push_front(seq)
@@ -211,35 +209,78 @@ class Batcher:
         plan = self._plan
         if plan is None or not 1 <= steps_done <= plan.steps:
             raise InvariantBroken("batcher", f"{steps_done} steps are done of {plan and plan.steps}")
+        step, self._clock = self._clock, self._clock + steps_done
         if plan.steps > 1:
             commit_blocks(self._flight, steps_done, self._kv)
-        uncomputed, ended = 0, False
-        for row, seq in zip(plan.rows, self._flight, strict=True):
-            seq.computed += row.tokens * steps_done
-            uncomputed -= row.tokens * steps_done
-            if seq.cancelled:
-                self._end(seq, steps_done - 1 if row.samples else 0, FinishReason.CANCELLED)
-                ended = True
-            elif row.samples and seq.total + steps_done == seq.end:
-                self._end(seq, steps_done, seq.reason)
-                ended = True
-            elif row.samples:
-                self._events.append(seq.sampled(steps_done))
-                uncomputed += steps_done
-        self._uncomputed += uncomputed
+            ended = self._commit_run(step, steps_done, steps_done == plan.steps)
+        else:
+            ended = self._commit_step(plan, step)
         if ended:
             self._running = [seq for seq in self._running if seq.running]
         self._landed()
         return self.take_events()
 
+    def _commit_run(self, step: int, count: int, whole: bool) -> bool:
+        """Each row has brought `count` tokens; whether some sequence has ended. Only the last step may end one."""
+        ended, may_end = False, whole or self._cut
+        for seq in self._flight:
+            seq.computed += count
+            if may_end and (seq.cancelled or seq.total + count == seq.end):
+                self._uncomputed -= count
+                if seq.cancelled:
+                    self._end(seq, count - 1, FinishReason.CANCELLED, step)
+                else:
+                    self._end(seq, count, seq.reason, step)
+                ended = True
+            elif seq.since >= 0:  # it is not streamed, and has gone on before: the commonest by far
+                seq.total += count
+            else:
+                self._tell(seq.goes_on(step, count))
+        return ended
+
+    def _commit_step(self, plan: StepPlan, step: int) -> bool:
+        """Number `step` has been computed; whether some sequence has ended."""
+        uncomputed, ended = 0, False
+        for row, seq in zip(plan.rows, self._flight, strict=True):
+            seq.computed += row.tokens
+            uncomputed -= row.tokens
+            if seq.cancelled:
+                self._end(seq, 0, FinishReason.CANCELLED, step)
+                ended = True
+            elif not row.samples:
+                continue
+            elif seq.total + 1 == seq.end:
+                self._end(seq, 1, seq.reason, step)
+                ended = True
+            else:
+                uncomputed += 1
+                if seq.since >= 0:
+                    seq.total += 1
+                else:
+                    self._tell(seq.goes_on(step, 1))
+        self._uncomputed += uncomputed
+        if len(self._flight) < len(self._running):  # the budget did not last for everybody
+            pause_others(self._running, self._flight, step)
+        return ended
+
     def _landed(self) -> None:
         self._plan, self._flight, self._head, self._cut = None, [], None, False
 
-    def fail(self) -> list[Event]:
-        """The device context is lost, with all blocks and any plan in flight: who was running waits again, in order."""
+    def fail(self, steps_done: int = 0) -> list[Event]:
+        """The device context is lost, with all blocks and any plan in flight: who was running waits again, in order.
+
+        Of a run, its first `steps_done` steps stand. The step after them is lost, and what was to end with it.
+        """
+        if steps_done:
+            if self._plan is None or steps_done >= self._plan.steps:
+                raise InvariantBroken("batcher", f"{steps_done} steps stand of {self._plan and self._plan.steps}")
+            self._clock += steps_done
+            for seq in self._flight:
+                seq.computed += steps_done
+                self._tell(seq.goes_on(self._clock - steps_done, steps_done))
         self._landed()
         for seq in [seq for seq in self._running if seq.cancelled]:
-            self._end(seq, 0, FinishReason.CANCELLED)
+            self._end(seq, 0, FinishReason.CANCELLED, self._clock)
         for seq in reversed(self._running):
             if not seq.cancelled:
                 self._unseat(seq)
@@ -252,10 +293,17 @@ class Batcher:
     @property
     def load(self) -> Load:
         """What the engine carries. Of a running sequence, the token it computes next is not queued work."""
-        running = len(self._running)
-        return Load(
-            running, len(self._waiting), self.limits.max_num_seqs, self._kv.usage, max(0, self._uncomputed - running)
-        )
+        return self.load_with(self.limits.max_num_seqs)
+
+    def load_with(self, capacity: int, waiting: int = 0, tokens: int = 0) -> Load:
+        """The same, with another `capacity` and with what waits outside, `tokens` together."""
+        running, waiting = len(self._running), waiting + len(self._waiting)
+        return Load(running, waiting, capacity, self._kv.usage, max(0, self._uncomputed - running) + tokens)
+
+    @property
+    def steps_done(self) -> int:
+        """Steps committed so far."""
+        return self._clock
 
     @property
     def waiting(self) -> int:
@@ -271,28 +319,10 @@ class Batcher:
     def check(self) -> None:
         """Raise InvariantBroken unless every request is in one place, within the limits, with the blocks it needs."""
         self._kv.check()
-        places = [*self._running, *self._waiting]
-        if {id(seq) for seq in places} != {id(seq) for seq in self._sequences.values()} or len(places) != len(
-            self._sequences
-        ):
-            raise InvariantBroken("batcher", "a request is lost, or in two places")
-        if len(self._running) > self.limits.seats:
-            raise InvariantBroken("batcher", f"{len(self._running)} requests are running")
-        if sorted(self._running, key=_by_priority) != self._running:
-            raise InvariantBroken("batcher", "running requests are not in order of priority")
+        places = check_places(self._sequences.values(), self._running, self._waiting, self.limits.seats)
         if self._uncomputed != sum(seq.total - seq.computed for seq in places):
             raise InvariantBroken("batcher", f"{self._uncomputed} tokens are counted as not computed")
+        one_step = self._plan is not None and self._plan.steps == 1
         for seq in places:
-            self._check_sequence(seq)
-
-    def _check_sequence(self, seq: Sequence) -> None:
-        known = f"request {seq.request_id}, {seq.computed} of {seq.total} tokens computed, end {seq.end}"
-        if not seq.computed < seq.total < seq.end:
-            raise InvariantBroken("batcher", f"{known}: out of order")
-        blocks = len(self._kv.table(seq.request_id))
-        in_flight = seq in self._flight
-        one_step = in_flight and self._plan is not None and self._plan.steps == 1
-        if not one_step and blocks != self._kv.blocks_for(seq.computed):
-            raise InvariantBroken("batcher", f"{known}: holds {blocks} blocks")
-        if seq.running != (blocks > 0) or (seq.cancelled and not in_flight):
-            raise InvariantBroken("batcher", f"{known}: in the wrong place")
+            in_flight = seq in self._flight
+            seq.check(in_flight, len(self._kv.table(seq.request_id)), self._kv.block_size, one_step and in_flight)

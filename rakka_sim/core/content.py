@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from itertools import chain
 
 from rakka_sim.values import Content
 
 # Where every chain starts. Any odd constant will do; it only keeps keys away from small integers.
 _ROOT = 0x9E3779B97F4A7C15
+
+# Consecutive blocks of one span: the span's base, its first block, and the blocks meant (the last one not included).
+Piece = tuple[int, int, int, int]
 
 
 class BlockKeys:
@@ -22,7 +25,7 @@ class BlockKeys:
     Two different prefixes meet with probability (sequences ^ 2 * blocks) / 2 ^ 64: 1e-6 for a million of 20 blocks.
     """
 
-    __slots__ = ("_bases", "_firsts")
+    __slots__ = ("_bases", "_firsts", "final", "last")
 
     def __init__(self, content: Content, block_size: int) -> None:
         base, length, start = _ROOT, 0, 0
@@ -39,6 +42,8 @@ class BlockKeys:
             length = tokens
         self._firsts = firsts
         self._bases = bases
+        self.last = bases[-1]  # the base of the last span
+        self.final = firsts[-1]  # and its first block
 
     def key(self, block: int) -> int:
         """The key of one block."""
@@ -46,16 +51,15 @@ class BlockKeys:
 
     def span(self, start: int, stop: int) -> Iterable[int]:
         """The keys of blocks `start` to `stop`, the latter not included."""
-        firsts, bases = self._firsts, self._bases
-        at = bisect_right(firsts, start) - 1
-        if at == len(firsts) - 1:
-            return range(bases[at] + start, bases[at] + stop)
-        return chain.from_iterable(self._ranges(at, start, stop))
+        return chain.from_iterable(range(base + low, base + high) for base, _, low, high in self.pieces(start, stop))
 
-    def _ranges(self, at: int, start: int, stop: int) -> Iterable[range]:
-        ends = self._firsts[at + 1 :]
-        for base, end in zip(self._bases[at:], [*ends, stop], strict=True):
-            yield range(base + start, base + min(end, stop))
-            if end >= stop:
-                return
-            start = end
+    def pieces(self, start: int, stop: int) -> Iterator[Piece]:
+        """The same, by span: equal (base, block) is an equal key."""
+        firsts, bases, last = self._firsts, self._bases, len(self._firsts) - 1
+        at = bisect_right(firsts, start) - 1
+        while start < stop:
+            end = stop if at == last else min(stop, firsts[at + 1])
+            if end > start:
+                yield bases[at], firsts[at], start, end
+                start = end
+            at += 1

@@ -10,36 +10,31 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from rakka_sim.core.cached_span import CachedSpan
 from rakka_sim.core.content import BlockKeys
 from rakka_sim.core.free_queue import FreeQueue
 from rakka_sim.errors import InputError, InvariantBroken
 
 
 class _Table:
-    """One request's blocks, in order, the first `cached` of which have their keys registered."""
+    """One request's blocks, in order, the first `cached` of which have their keys registered.
 
-    __slots__ = ("blocks", "cached", "keys")
+    `span` holds the last of them, if that lies in the last span of the content.
+    """
+
+    __slots__ = ("blocks", "cached", "keys", "span")
 
     def __init__(self, keys: BlockKeys, blocks: list[int]) -> None:
         self.keys = keys
         self.blocks = blocks
         self.cached = len(blocks)
+        self.span: CachedSpan | None = None
 
 
 class KvCache:
     """Blocks 0 .. `num_blocks` - 1 of `block_size` tokens each."""
 
-    __slots__ = (
-        "_first",
-        "_free",
-        "_keys",
-        "_later",
-        "_sharers",
-        "_tables",
-        "block_size",
-        "num_blocks",
-        "prefix_caching",
-    )
+    __slots__ = ("_free", "_owner", "_sharers", "_spans", "_tables", "block_size", "num_blocks", "prefix_caching")
 
     def __init__(self, num_blocks: int, block_size: int = 16, prefix_caching: bool = True) -> None:
         for name, given in (("num_blocks", num_blocks), ("block_size", block_size)):
@@ -55,26 +50,25 @@ class KvCache:
         self._free = FreeQueue(self.num_blocks)
         self._tables: dict[int, _Table] = {}
         self._sharers: dict[int, int] = {}  # how many requests hold a block, where they are more than one
-        self._keys: list[int | None] = [None] * self.num_blocks  # block -> its key
-        self._first: dict[int, int] = {}  # key -> the block found by it
-        self._later: dict[int, list[int]] = {}  # key -> further blocks with it, where there are any
+        self._owner: list[CachedSpan | None] = [None] * self.num_blocks  # block -> the span it was found in last
+        self._spans: dict[int, CachedSpan] = {}  # by base
 
     # --- what there is ------------------------------------------------------------------------------------------
 
     @property
     def free_blocks(self) -> int:
         """Blocks that no request holds; their content may still be found."""
-        return len(self._free)
+        return self._free.count
 
     @property
     def blocks_in_use(self) -> int:
         """Blocks that requests hold."""
-        return self.num_blocks - len(self._free)
+        return self.num_blocks - self._free.count
 
     @property
     def usage(self) -> float:
         """Share of the blocks in use, 0..1."""
-        return self.blocks_in_use / self.num_blocks
+        return (self.num_blocks - self._free.count) / self.num_blocks
 
     def table(self, request_id: int) -> Sequence[int]:
         """The blocks of a request, in order; empty if it holds none."""
@@ -96,19 +90,21 @@ class KvCache:
         """
         hits: list[int] = []
         if self.prefix_caching:
-            first = self._first
-            for key in keys.span(0, (tokens - 1) // self.block_size):
-                block = first.get(key)
-                if block is None:
+            spans = self._spans
+            for base, first, start, stop in keys.pieces(0, (tokens - 1) // self.block_size):
+                span = spans.get(base)
+                if span is None:
                     break
-                hits.append(block)
+                hits += span.find(start - first, stop - first)
+                if len(hits) < stop:
+                    break
         return hits
 
     def shortage(self, tokens: int, hits: Sequence[int] = ()) -> int:
         """Blocks that are missing for a new table of `tokens` that starts with `hits`; none are if it is 0 or less."""
         # A hit that nobody holds counts as well: taking it takes it out of the free blocks.
-        held = sum(block not in self._free for block in hits)
-        return self.blocks_for(tokens) - held - len(self._free)
+        free = self._free
+        return -(-tokens // self.block_size) - len(free) - (len(free.held(hits)) if hits else 0)
 
     # --- taking and giving back ---------------------------------------------------------------------------------
 
@@ -138,16 +134,16 @@ class KvCache:
             self._take(blocks, missing)
         full = tokens // self.block_size
         if full > table.cached:
+            start, table.cached = table.cached, full
             if self.prefix_caching:
-                self._register(table, full)
-            table.cached = full
+                self._register(table, start, full)
         return True
 
     def free(self, request_id: int) -> None:
         """Take a request's blocks back; their content may be found until they are reused."""
         table = self._tables.pop(request_id)
         released = table.blocks[::-1]
-        if self._sharers:
+        if self._sharers and not self._sharers.keys().isdisjoint(released):
             released = [block for block in released if not self._still_held(block)]
         self._free.give(released)
 
@@ -162,51 +158,80 @@ class KvCache:
             self._sharers[block] = holders - 1
         return True
 
+    def deal(self, request_ids: Sequence[int], count: int) -> bool:
+        """Extend tables by `count` blocks in all, one to each in turn, over and over; False if blocks are too few."""
+        if count > len(self._free):
+            return False
+        taken: list[int] = []
+        self._take(taken, count)
+        turns, tables = len(request_ids), self._tables
+        if count <= turns:
+            for request_id, block in zip(request_ids, taken, strict=False):
+                tables[request_id].blocks.append(block)
+        else:
+            for turn, request_id in enumerate(request_ids):
+                tables[request_id].blocks += taken[turn::turns]
+        return True
+
+    def fill(self, request_id: int, tokens: int) -> None:
+        """Register the blocks of a table that `tokens` fill."""
+        table, full = self._tables[request_id], tokens // self.block_size
+        start = table.cached
+        if full <= start:
+            return
+        table.cached = full
+        if not self.prefix_caching:
+            return
+        span, keys = table.span, table.keys
+        if span is not None and full == start + 1 and 0 < len(span.blocks) == start - keys.final:
+            block = table.blocks[start]  # one more behind what was last registered: by far the commonest
+            span.blocks.append(block)
+            self._owner[block] = span
+            return
+        self._register(table, start, full)
+
     def _take(self, blocks: list[int], count: int) -> None:
         """Move blocks from the head of the free queue; what they held is forgotten."""
         taken = self._free.take(count)
         blocks += taken
-        keys = self._keys
-        for block in taken:
-            key = keys[block]
-            if key is not None:
-                keys[block] = None
-                if key in self._later:
-                    self._forget_one(block, key)
-                else:
-                    del self._first[key]
+        if not self._spans:
+            return
+        owner, at = self._owner, 0
+        while at < count:
+            span = owner[taken[at]]
+            if span is None or not span.blocks:
+                at += 1
+                continue
+            at += span.forget(taken, at)
+            if not span.blocks:
+                del self._spans[span.base]
 
-    def _forget_one(self, block: int, key: int) -> None:
-        later = self._later[key]
-        if self._first[key] == block:
-            self._first[key] = later.pop(0)
+    def _register(self, table: _Table, start: int, full: int) -> None:
+        keys = table.keys
+        if start >= keys.final:
+            self._register_piece(table, keys.last, keys.final, start, full)
         else:
-            later.remove(block)
-        if not later:
-            del self._later[key]
+            for base, first, low, high in keys.pieces(start, full):
+                self._register_piece(table, base, first, low, high)
 
-    def _register(self, table: _Table, full: int) -> None:
-        keys, first = self._keys, self._first
-        start = table.cached
-        for block, key in zip(table.blocks[start:full], table.keys.span(start, full), strict=True):
-            keys[block] = key
-            if first.setdefault(key, block) != block:
-                self._later.setdefault(key, []).append(block)
+    def _register_piece(self, table: _Table, base: int, first: int, start: int, stop: int) -> None:
+        span = self._spans.get(base)
+        if span is None:
+            span = self._spans[base] = CachedSpan(base, first)
+        blocks = table.blocks[start:stop]
+        span.add(start - first, blocks)
+        table.span = span if base == table.keys.last else None
+        owner = self._owner
+        for block in blocks:
+            owner[block] = span
 
     # --- invariants ---------------------------------------------------------------------------------------------
 
     def state(self) -> tuple[object, ...]:
-        """All that the future depends on, comparable: tables, free queue in order, keys and their blocks in order."""
+        """All that the future depends on, comparable: tables, free queue in order, spans and their blocks in order."""
         tables = {request: (tuple(table.blocks), table.cached) for request, table in self._tables.items()}
-        free, keys = self._free.first(len(self._free)), self._keys.copy()
-        return (
-            tables,
-            free,
-            keys,
-            dict(self._first),
-            {key: blocks.copy() for key, blocks in self._later.items()},
-            dict(self._sharers),
-        )
+        spans = {base: span.state() for base, span in self._spans.items()}
+        return tables, self._free.first(len(self._free)), spans, self._sharers.copy()
 
     def check(self) -> None:
         """Raise InvariantBroken unless every block is free or held, and found by its key if it has one."""
@@ -221,10 +246,9 @@ class KvCache:
         free = self._free.first(self.num_blocks)
         if len(free) != len(self._free) or sorted([*free, *holders]) != list(range(self.num_blocks)):
             raise InvariantBroken("kv", "a block is lost, or both free and held")
-        found = {block: key for key, block in self._first.items()}
-        found.update((block, key) for key, blocks in self._later.items() for block in blocks)
-        keys = {block: key for block, key in enumerate(self._keys) if key is not None}
-        if found != keys or len(found) != len(self._first) + sum(map(len, self._later.values())):
-            raise InvariantBroken("kv", "blocks and keys do not match")
-        if not all(self._later.values()):
-            raise InvariantBroken("kv", "an empty list of further blocks")
+        found = [(block, span) for span in self._spans.values() for block in span.members()]
+        twice = len({block for block, _ in found}) < len(found)
+        if twice or any(self._owner[block] is not span for block, span in found):
+            raise InvariantBroken("kv", "blocks and spans do not match")
+        for span in self._spans.values():
+            span.check()

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from math import inf, nan
+from math import inf
 from typing import TYPE_CHECKING, Protocol
 
+from rakka_sim.core.ranking import Ranking
 from rakka_sim.errors import InputError, UnknownName
 from rakka_sim.values import Content, Load
 
@@ -17,7 +18,10 @@ if TYPE_CHECKING:
 
 @dataclass(slots=True)
 class ReplicaView:
-    """A replica as the coordinator sees it: the load it last reported, and what has been routed to it and not ended."""
+    """A replica as the coordinator sees it: the load it last reported, and how many requests it has been given.
+
+    `assigned` are those it reported and those on their way to it.
+    """
 
     replica: int
     load: Load
@@ -41,14 +45,27 @@ class RoutingPolicy(Protocol):
         ...
 
 
+class WatchingPolicy(RoutingPolicy, Protocol):
+    """A policy that need not look at every replica each time, because it is told what changes."""
+
+    def watch(self, replicas: Sequence[ReplicaView]) -> None:
+        """These are the replicas from now on: `choose` is given the same list until this is called again."""
+        ...
+
+    def changed(self, place: int) -> None:
+        """The replica at that place has another load, or another number of requests assigned."""
+        ...
+
+
 RoutingFunction = Callable[[Sequence[ReplicaView], RouteHint, "Generator"], int]
 
 
 def load_fraction(view: ReplicaView) -> float:
-    """Requests reported per place; a replica whose report makes no sense counts as full, not as empty."""
+    """Requests per place, those on their way among them; a report that makes no sense counts as full, not as empty."""
     load = view.load
-    fraction = load.outstanding / load.capacity if load.capacity > 0 else nan
-    return fraction if fraction >= 0 else inf
+    if not load.outstanding >= 0 or not load.capacity > 0:
+        return inf
+    return max(load.outstanding, view.assigned) / load.capacity
 
 
 class RoundRobin:
@@ -75,6 +92,15 @@ class _Least:
 
     def __init__(self) -> None:
         self._turn = 0
+        self._watched: Sequence[ReplicaView] | None = None
+        self._ranking = Ranking((), self.rank)
+
+    def watch(self, replicas: Sequence[ReplicaView]) -> None:
+        self._watched = replicas
+        self._ranking = Ranking(replicas, self.rank)
+
+    def changed(self, place: int) -> None:
+        self._ranking.changed(place)
 
     def rank(self, view: ReplicaView) -> tuple[float, int]:
         raise NotImplementedError
@@ -82,14 +108,17 @@ class _Least:
     def choose(self, replicas: Sequence[ReplicaView], hint: RouteHint, rng: Generator) -> int:
         count = len(replicas)
         turn = self._turn % count
-        order = (at % count for at in range(turn, turn + count))
-        chosen = min(order, key=lambda at: self.rank(replicas[at]))
+        if replicas is self._watched:
+            chosen = self._ranking.first(turn)
+        else:
+            order = (at % count for at in range(turn, turn + count))
+            chosen = min(order, key=lambda at: self.rank(replicas[at]))
         self._turn = chosen + 1
         return chosen
 
 
 class LeastLoad(_Least):
-    """The lowest load reported, as a share of capacity; then the fewest requests assigned."""
+    """The lowest load as a share of capacity; then the fewest requests assigned."""
 
     def rank(self, view: ReplicaView) -> tuple[float, int]:
         return load_fraction(view), view.assigned
@@ -114,6 +143,10 @@ class PowerOfTwo:
         return other if replicas[other].assigned < replicas[one].assigned else one
 
 
+def _assigned(view: ReplicaView) -> int:
+    return view.assigned
+
+
 class PrefixAffinity:
     """Where the session, else the first span of the content, was served last; least load if that one is overloaded.
 
@@ -127,14 +160,29 @@ class PrefixAffinity:
         self._remembered = remembered
         self._served: OrderedDict[tuple[str, int], int] = OrderedDict()
         self._otherwise = LeastLoad()
+        self._watched: Sequence[ReplicaView] | None = None
+        self._assigned = Ranking((), _assigned)
+        self._place: dict[int, int] = {}
+
+    def watch(self, replicas: Sequence[ReplicaView]) -> None:
+        self._otherwise.watch(replicas)
+        self._watched = replicas
+        self._assigned = Ranking(replicas, _assigned)
+        self._place = {view.replica: at for at, view in enumerate(replicas)}
+
+    def changed(self, place: int) -> None:
+        self._otherwise.changed(place)
+        self._assigned.changed(place)
 
     def choose(self, replicas: Sequence[ReplicaView], hint: RouteHint, rng: Generator) -> int:
         marks = [("session", hint.session)] if hint.session else []
         marks += [("span", source) for source, _ in hint.content[:1]]
-        most = self._factor * min(view.assigned for view in replicas) + self._slack
-        index_of = {view.replica: at for at, view in enumerate(replicas) if view.assigned <= most}
-        known = (index_of.get(self._served.get(mark, -1)) for mark in marks)
-        chosen = next((at for at in known if at is not None), None)
+        if replicas is not self._watched:
+            self.watch(replicas)
+            self._watched = self._otherwise._watched = None  # nobody says what changes: look again each time
+        most = self._factor * self._assigned.lowest + self._slack
+        known = [self._place.get(self._served.get(mark, -1)) for mark in marks]
+        chosen = next((at for at in known if at is not None and replicas[at].assigned <= most), None)
         if chosen is None:
             chosen = self._otherwise.choose(replicas, hint, rng)
         for mark in marks:

@@ -10,7 +10,7 @@ from rakka_sim.core.kv import KvCache
 from rakka_sim.core.sequence import BatchingLimits, Sequence
 from rakka_sim.core.waiting import WaitingQueue
 from rakka_sim.errors import InvariantBroken
-from rakka_sim.values import StepPlan, StepRow
+from rakka_sim.values import DecodeRows, StepPlan
 
 
 def plan_run(running: list[Sequence], waiting: WaitingQueue, limits: BatchingLimits, kv: KvCache) -> StepPlan | None:
@@ -18,36 +18,30 @@ def plan_run(running: list[Sequence], waiting: WaitingQueue, limits: BatchingLim
     newest = running[-1]
     if newest.total - newest.computed != 1:  # the likeliest one to be still in its prompt
         return None
-    steps = newest.end
+    contexts = [seq.computed for seq in running]
+    context, count = sum(contexts), len(running)
+    if sum([seq.total for seq in running]) - context != count:  # each lacks a token at least: somebody lacks more
+        return None
+    steps = min([seq.end - seq.total for seq in running])
     head = waiting.head()
-    if head is not None and len(running) < limits.seats:
+    if head is not None and count < limits.seats:
         steps = _steps_until_head_may_move(running, head, steps, limits, kv)
     block_size = kv.block_size
     crossings = [0] * block_size
-    rows: list[StepRow] = []
-    context = longest = 0
-    for seq in running:
-        computed, total = seq.computed, seq.total
-        if total - computed != 1:
-            return None
-        if seq.end - total < steps:
-            steps = seq.end - total
-        rows.append(StepRow(seq.request_id, 1, computed, True))
+    for computed in contexts:
         crossings[-computed % block_size] += 1
-        context += computed
-        if computed > longest:
-            longest = computed
-    steps = min(steps, _steps_that_fit(crossings, len(rows), kv.free_blocks))
+    if steps >= 2:
+        steps = min(steps, _steps_that_fit(crossings, count, kv.free_blocks))
     if steps < 2:
         return None
     return StepPlan(
-        rows=rows,
+        rows=DecodeRows([seq.request_id for seq in running], contexts),
         steps=steps,
         prefill_tokens=0,
-        decode_seqs=len(rows),
+        decode_seqs=count,
         context_tokens=context,
-        max_context=longest,
-        running=len(rows),
+        max_context=max(contexts),
+        running=count,
         waiting=len(waiting),
         kv_blocks=kv.blocks_in_use + crossings[0],
         crossings=tuple(crossings),
@@ -92,6 +86,46 @@ def _steps_until_head_may_move(
 
 def commit_blocks(sequences: list[Sequence], steps: int, kv: KvCache) -> None:
     """Take and register the blocks of a run's first `steps` steps."""
+    if len(sequences) == 1:
+        if not kv.grow(sequences[0].request_id, sequences[0].computed + steps):
+            raise InvariantBroken("batcher", f"a run of {steps} steps has no blocks for its request")
+        return
+    block_size = kv.block_size
+    takers: list[tuple[int, int]] = []  # those that take a block: at which step of a cycle, and which row
+    fillers: list[Sequence] = []
+    count = 0
+    for row, seq in enumerate(sequences):
+        step = -seq.computed % block_size
+        if step < steps:
+            takers.append((step, row))
+            count += (steps - 1 - step) // block_size + 1
+        if (seq.computed + steps) // block_size > seq.computed // block_size:
+            fillers.append(seq)
+    if _keys_may_meet(fillers, kv):
+        _commit_step_by_step(sequences, steps, kv)
+        return
+    # No two rows register the same key, so only the order of taking counts: it goes round the rows, cycle by cycle.
+    takers.sort()
+    if count and not kv.deal([sequences[row].request_id for _, row in takers], count):
+        raise InvariantBroken("batcher", f"a run of {steps} steps has no blocks for its {len(sequences)} requests")
+    for seq in fillers:
+        kv.fill(seq.request_id, seq.computed + steps)
+
+
+def _keys_may_meet(fillers: list[Sequence], kv: KvCache) -> bool:
+    """Whether two rows may fill a block with the same tokens; a row that is alone in its last span meets nobody."""
+    if not kv.prefix_caching:
+        return False
+    block_size = kv.block_size
+    bases = set()
+    for seq in fillers:
+        if seq.keys.final > seq.computed // block_size:
+            return True
+        bases.add(seq.keys.last)
+    return len(bases) < len(fillers)
+
+
+def _commit_step_by_step(sequences: list[Sequence], steps: int, kv: KvCache) -> None:
     block_size, grow = kv.block_size, kv.grow
     takers: list[list[Sequence]] = [[] for _ in range(block_size)]  # by the step of a cycle at which they take a block
     for seq in sequences:

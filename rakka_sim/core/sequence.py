@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 
 from rakka_sim.core.content import BlockKeys
-from rakka_sim.errors import BadRequest, ContextLengthExceeded, InputError
+from rakka_sim.errors import BadRequest, ContextLengthExceeded, InputError, InvariantBroken
 from rakka_sim.values import Content, FinishReason, value
 
 
@@ -49,7 +50,8 @@ class SequenceSpec:
 
     `output_tokens` is where it stops by itself, counted like `max_tokens` from the end of the prompt. `generated`
     tokens came from a former engine: they are computed again like a prompt and are not reported again. A lower
-    `priority` goes first; among equals, first come, first served.
+    `priority` goes first; among equals, first come, first served. Tokens of a request that is not `streamed` are
+    reported all at once, when it ends.
     """
 
     request_id: int
@@ -59,6 +61,7 @@ class SequenceSpec:
     max_tokens: int | None = None
     generated: int = 0
     priority: int = 0
+    streamed: bool = True
 
 
 @value
@@ -81,6 +84,8 @@ class Sampled:
     """Output tokens `first` .. `first` + `count` - 1 of a request are there; the last event of a request has `finish`.
 
     Tokens are numbered from the end of the prompt. A last event may bring no token. `preemptions` counts all so far.
+    Of a request that is not streamed, `steps` says which steps brought them: (the first one's number, how many), as the
+    batcher has committed them.
     """
 
     request_id: int
@@ -88,6 +93,7 @@ class Sampled:
     count: int
     finish: FinishReason | None = None
     preemptions: int = 0
+    steps: tuple[tuple[int, int], ...] = ()
 
 
 Event = Started | Preempted | Sampled
@@ -107,7 +113,11 @@ class Sequence:
         "reason",
         "request_id",
         "running",
+        "since",
         "started",
+        "streamed",
+        "stretches",
+        "told",
         "total",
     )
 
@@ -124,12 +134,60 @@ class Sequence:
         self.started = False  # it has been in a step
         self.running = False  # it has a seat and blocks
         self.cancelled = False  # it ends when the step in flight does
+        self.streamed = spec.streamed
+        self.told = self.total  # what is known beyond has not been reported
+        self.since = -1  # not streamed: each step from this one on has brought a token
+        self.stretches: tuple[tuple[int, int], ...] = ()  # the same of earlier times: (first step, how many)
 
     def sampled(self, count: int, finish: FinishReason | None = None) -> Sampled:
-        """The event of its next `count` tokens, which are known from now on."""
-        first = self.total - self.prompt
+        """The event of its next `count` tokens, which are known from now on, and of those not reported so far."""
         self.total += count
-        return Sampled(self.request_id, first, count, finish, self.preemptions)
+        first, self.told = self.told, self.total
+        steps, self.stretches = self.stretches, ()
+        return Sampled(self.request_id, first - self.prompt, self.total - first, finish, self.preemptions, steps)
+
+    def goes_on(self, step: int, count: int) -> Sampled | None:
+        """Step number `step` and those that follow have brought `count` tokens; the event, if there is to be one."""
+        if self.streamed:
+            return self.sampled(count)
+        self.total += count
+        if self.since < 0:
+            self.since = step
+        return None
+
+    def ends(self, step: int, count: int, finish: FinishReason) -> Sampled:
+        """The same, and they were the last ones."""
+        if not self.streamed:
+            if count and self.since < 0:
+                self.since = step
+            self.pause(step + count)
+        return self.sampled(count, finish)
+
+    def so_far(self, step: int) -> Sampled | None:
+        """The event of what has been kept back until step number `step`; None for nothing."""
+        if self.total == self.told:
+            return None
+        if self.since >= 0:
+            self.pause(step)
+            self.since = step
+        return self.sampled(0)
+
+    def check(self, in_flight: bool, blocks: int, block_size: int, taken: bool) -> None:
+        """Raise InvariantBroken unless it holds the blocks it needs; `taken`: those of the step in flight already."""
+        known = f"request {self.request_id}, {self.computed} of {self.total} tokens computed, end {self.end}"
+        if not self.computed < self.total < self.end:
+            raise InvariantBroken("batcher", f"{known}: out of order")
+        if not taken and blocks != -(-self.computed // block_size):
+            raise InvariantBroken("batcher", f"{known}: holds {blocks} blocks")
+        if self.running != (blocks > 0) or (self.cancelled and not in_flight):
+            raise InvariantBroken("batcher", f"{known}: in the wrong place")
+
+    def pause(self, step: int) -> None:
+        """Step number `step` brings it no token."""
+        if self.since >= 0:
+            if step > self.since:
+                self.stretches += ((self.since, step - self.since),)
+            self.since = -1
 
 
 def make_sequence(spec: SequenceSpec, block_size: int, max_len: int) -> Sequence:
@@ -163,3 +221,25 @@ def _fault(spec: SequenceSpec) -> str:
     if held != spec.prompt_tokens:
         return f"the content holds {held} tokens, the prompt {spec.prompt_tokens}"
     return ""
+
+
+def check_places(
+    known: Collection[Sequence], running: list[Sequence], waiting: Iterable[Sequence], seats: int
+) -> list[Sequence]:
+    """All of them; raises InvariantBroken unless each that is known is in one place, and who runs is in order."""
+    places = [*running, *waiting]
+    if {id(seq) for seq in places} != {id(seq) for seq in known} or len(places) != len(known):
+        raise InvariantBroken("batcher", "a request is lost, or in two places")
+    if len(running) > seats:
+        raise InvariantBroken("batcher", f"{len(running)} requests are running")
+    if [seq.priority for seq in running] != sorted(seq.priority for seq in running):
+        raise InvariantBroken("batcher", "running requests are not in order of priority")
+    return places
+
+
+def pause_others(sequences: list[Sequence], flight: list[Sequence], step: int) -> None:
+    """Step number `step` brings no token to those that are not in `flight`."""
+    taken = {seq.request_id for seq in flight}
+    for seq in sequences:
+        if seq.request_id not in taken:
+            seq.pause(step)

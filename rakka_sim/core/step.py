@@ -24,7 +24,7 @@ class Step:
         self.rows.append(StepRow(seq.request_id, tokens, context, samples))
         self.sequences.append(seq)
         self.budget -= tokens
-        if samples and tokens == 1:  # a decode row, or a prompt's last token: they cost the same
+        if tokens == 1 and samples:  # a decode row, or a prompt's last token: they cost the same
             self.decode_seqs += 1
             self.context_tokens += context
             if context > self.max_context:

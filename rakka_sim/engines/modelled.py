@@ -37,14 +37,14 @@ class ModelledJob:
         self._model = model
         self._host_overhead_s = host_overhead_s
         self.started = 0.0
-        self.times: _Array = np.empty(0)
+        self.times: _Array  # of its steps' ends, once it has started
 
     def ends_at(self, start: float, rng: np.random.Generator) -> float:
         self.started = start
         shape, steps = step_shape(self.plan), self.plan.steps
         if steps == 1:
             end = start + (self._model.seconds(shape) + self._host_overhead_s)
-            self.times = np.array([end])
+            self.times = np.array((end,))
             return end
         times = self._model.run_seconds(shape, steps)
         times += self._host_overhead_s
@@ -60,6 +60,11 @@ class ModelledJob:
 
     def execute(self) -> StepOutcome:
         return StepOutcome(self.plan, self.started, self.times)
+
+    def done_by(self, now: float) -> StepOutcome | None:
+        """The steps that ended before `now`; None if none did."""
+        done = int(self.times.searchsorted(now))
+        return StepOutcome(self.plan, self.started, self.times[:done]) if done else None
 
 
 class ModelledRunner:

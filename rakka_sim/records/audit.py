@@ -24,6 +24,27 @@ def audit(log: EventLog) -> None:
         raise InvariantBroken("event log", f"Little's law: {little} requests in the system, but lambda W = {arriving}")
 
 
+def occupancy(log: EventLog) -> None:
+    """Little's law by two tables that know nothing of each other, where the log is that of a whole run.
+
+    The time for which the steps of engines count requests in them cannot be more than the time which these were in
+    the system. Where somebody gave up, who waited may have gone before the end of a step that counts them: there only
+    those count which no cancel takes out of a step.
+    """
+    requests = log.request_columns()
+    gave_up = np.array([name in ("cancelled", "timeout") for name in log.outcomes], bool)[requests["outcome"]].any()
+    stayed = requests["ended"] - requests["arrival"]
+    names = np.array(log.deployments, object)[requests["deployment"]]
+    counted: dict[str, float] = {}
+    for facts, (decoding, present) in log.occupied():
+        counted[facts.deployment] = counted.get(facts.deployment, 0.0) + (decoding if gave_up else present)
+    for name, seconds in counted.items():
+        known = float(stayed[names == name].sum())
+        if seconds > known * (1 + 1e-6) + 1e-9:
+            what = f"Little's law: steps of {name} count {seconds} s of requests, which were there for {known} s"
+            raise InvariantBroken("event log", what)
+
+
 def littles_law(requests: dict[str, Array]) -> tuple[float, float]:
     """(L, lambda W) from the first arrival to the last end; zeros where no time passed."""
     arrival, ended = requests["arrival"], requests["ended"]
@@ -67,42 +88,35 @@ def _requests(of: dict[str, Array]) -> None:
 
 
 def _tokens(log: EventLog) -> None:
-    of = log.request_columns()
-    times, begins = log.token_times()
-    counts = np.diff(begins)
-    _refuse("request", of["request_id"], {"as many token times as tokens are needed": counts != of["output_tokens"]})
+    of, tokens = log.request_columns(), log.tokens
+    names, counts = of["request_id"], tokens.counts()
+    _refuse("request", names, {"as many token times as tokens are needed": counts != of["output_tokens"]})
+    _refuse("request", names, {"its tokens are not in order of time": tokens.disorder()})
+    first, last = np.full((2, len(names)), math.nan)
+    last[tokens.owner] = tokens.at(tokens.count - 1)  # of several stretches the last one is written last
+    first[tokens.owner[::-1]] = tokens.at(np.zeros_like(tokens.count))[::-1]
     some = counts > 0
-    owner = np.repeat(of["request_id"], np.maximum(counts - 1, 0))
-    _refuse("request", owner, {"its tokens are not in order of time": ~(log.itl() >= 0)})
-    _refuse(
-        "request",
-        of["request_id"][some],
-        {
-            "its first token's time is another": times[begins[:-1][some]] != of["first_token"][some],
-            "its last token's time is another": times[begins[1:][some] - 1] != of["last_token"][some],
-        },
-    )
+    rules = {
+        "its first token's time is another": (first != of["first_token"])[some],
+        "its last token's time is another": (last != of["last_token"])[some],
+    }
+    _refuse("request", names[some], rules)
 
 
 def _steps(log: EventLog) -> None:
-    of = log.step_columns()
-    replicas = log.replicas
-    names = np.array([f"{facts.deployment}/{facts.replica}" for facts in replicas], object)
-    blocks = np.array([facts.kv_blocks or np.iinfo(np.int32).max for facts in replicas], np.int64)
-    by_replica = np.argsort(of["replica"], kind="stable")
-    replica, start, end = (of[name][by_replica] for name in ("replica", "start", "end"))
-    same = replica[1:] == replica[:-1]
-    _refuse(
-        "replica",
-        names[replica[1:]],
-        {"a step begins before the one before it has ended": same & (start[1:] < end[:-1])},
-    )
-    rules = {
-        "a step ends before it begins": ~(of["end"] >= of["start"]),
-        "a step computes nothing": of["prefill_tokens"] + of["decode_seqs"] <= 0,
-        "a step decodes more sequences than run": of["decode_seqs"] > of["running"],
-        "more KV blocks in use than there are": of["kv_blocks"] > blocks[of["replica"]],
-    }
-    for name in ("prefill_tokens", "decode_seqs", "kv_blocks", "running", "waiting", "preempted", "context_tokens"):
-        rules[f"negative {name}"] = of[name] < 0
-    _refuse("replica", names[of["replica"]], rules)
+    replicas, counts = log.replicas, ("prefill_tokens", "decode_seqs", "kv_blocks", "running", "preempted")
+    for place, of, ends in log.each_replicas_runs():
+        facts = replicas[place]
+        blocks = facts.kv_blocks or np.iinfo(np.int32).max
+        rules = {
+            "a step begins before the one before it has ended": of["start"][1:] < of["last_end"][:-1],
+            "a step ends before it begins": ~(of["end"] >= of["start"]),
+            "a step of a run ends before the one before it": ~(np.diff(ends) >= 0),
+            "a step computes nothing": of["prefill_tokens"] + of["decode_seqs"] <= 0,
+            "a step decodes more sequences than run": of["decode_seqs"] > of["running"],
+            "more KV blocks in use than there are": of["most_blocks"] > blocks,
+            **{f"negative {count}": of[count] < 0 for count in (*counts, "context_tokens", "waiting")},
+        }
+        for wrong, where in rules.items():
+            if where.any():
+                raise InvariantBroken("event log", f"replica {facts.deployment}/{facts.replica}: {wrong}")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from rakka_sim.values import value
+from rakka_sim.values import Stretch, value
 
 if TYPE_CHECKING:
     import numpy as np
@@ -35,7 +35,7 @@ class RequestRecord:
     """The whole of a request, written once, when it has ended; times in s, None for what never happened.
 
     `replica` is -1 for a request that no replica took. `outcome` is a finish reason or an error's kind.
-    `token_times` are the arrays of its chunks, in order; they stay shared and must not be written to.
+    Its tokens' times are those of `token_steps`, steps that are in the log already, or the arrays in `token_times`.
     """
 
     request_id: int
@@ -53,3 +53,4 @@ class RequestRecord:
     preemptions: int
     outcome: str
     token_times: tuple[np.ndarray[Any, Any], ...] = ()
+    token_steps: tuple[Stretch, ...] = ()

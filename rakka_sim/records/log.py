@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterable
+import math
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict
 from typing import Any, TypeVar, cast
 
@@ -14,8 +15,9 @@ from rakka_sim.records import audit
 from rakka_sim.records.entry import ReplicaFacts, RequestRecord
 from rakka_sim.records.requests import RequestTable
 from rakka_sim.records.rows import Array, frozen
-from rakka_sim.records.steps import StepTable
-from rakka_sim.values import StepOutcome
+from rakka_sim.records.steps import ReplicaSteps
+from rakka_sim.records.tokens import Tokens
+from rakka_sim.values import StepOutcome, Stretch
 
 T = TypeVar("T")
 
@@ -28,7 +30,7 @@ class EventLog:
     def __init__(self) -> None:
         self._replicas: dict[ReplicaFacts, int] = {}
         self._requests = RequestTable()
-        self._steps = StepTable()
+        self._steps: list[ReplicaSteps] = []  # by the number of the replica
         self._kept: dict[str, Any] = {}
 
     def __getstate__(self) -> tuple[None, dict[str, Any]]:
@@ -41,22 +43,37 @@ class EventLog:
     def replica(self, facts: ReplicaFacts) -> int:
         """The number by which `steps` knows this replica; equal facts have one number."""
         self._kept.clear()
-        return self._replicas.setdefault(facts, len(self._replicas))
+        number = self._replicas.setdefault(facts, len(self._replicas))
+        if number == len(self._steps):
+            self._steps.append(ReplicaSteps())
+        return number
 
     def request(self, record: RequestRecord) -> None:
         """A request has ended; raises InvariantBroken if it had ended before."""
-        self._kept.clear()
+        if self._kept:
+            self._kept.clear()
         self._requests.append(record)
 
     def steps(
         self, replica: int, outcome: StepOutcome, preempted: int = 0, joined: Iterable[tuple[float, int]] = ()
-    ) -> None:
+    ) -> int:
         """A run of steps has ended; `preempted` requests lost their place when its first step was planned.
 
-        `joined`: when (s) the number of waiting requests changed since then, and to what, in order.
+        `joined`: when (s) the number of waiting requests changed since then, and to what, in order. Returns the number
+        of its first step among the replica's, by which tokens refer to it (`values.Stretch`).
         """
-        self._kept.clear()
-        self._steps.append(replica, outcome, preempted, joined)
+        if self._kept:
+            self._kept.clear()
+        return self._steps[replica].append(outcome, preempted, joined)
+
+    def times_of(self, steps: tuple[Stretch, ...]) -> Array:
+        """When these steps ended (s)."""
+        parts = [self._steps[replica].some_ends(first, count) for replica, first, count in steps]
+        return parts[0] if len(parts) == 1 else np.concatenate(parts)
+
+    def __contains__(self, request_id: int) -> bool:
+        """Whether that request has ended."""
+        return request_id in self._requests
 
     # --- reading: arrays are computed once, until the next record, and closed to writing
 
@@ -86,11 +103,47 @@ class EventLog:
 
     def step_columns(self) -> dict[str, Array]:
         """By start, then replica. `context_tokens` sums what the step's rows had computed before it."""
-        return self._once("steps", lambda: self._steps.columns(self._rank()))
+        return self._once("steps", self._step_columns)
+
+    def each_replica(self) -> Iterator[tuple[int, dict[str, Array]]]:
+        """The steps of one replica after the other, in order of time: its place in `replicas`, and the columns.
+
+        All at once they may be too many to hold.
+        """
+        for number, place in sorted(enumerate(self._rank().tolist()), key=lambda pair: pair[1]):
+            yield place, self._steps[number].columns()
+
+    def each_replicas_runs(self) -> Iterator[tuple[int, dict[str, Array], Array]]:
+        """The same by runs of steps (`ReplicaSteps.runs`), with the ends (s) of all steps."""
+        for number, place in sorted(enumerate(self._rank().tolist()), key=lambda pair: pair[1]):
+            yield place, self._steps[number].runs(), self._steps[number].ends()
+
+    def occupied(self) -> Iterator[tuple[ReplicaFacts, tuple[float, float]]]:
+        """Request-seconds that each replica's steps count: of requests that decode, and of all that are there."""
+        for facts, number in self._replicas.items():
+            yield facts, self._steps[number].occupied()
+
+    def step_window(self) -> tuple[float, float]:
+        """When the first step began and the last one ended (s); infinities, the wrong way round, without any."""
+        spans = [steps.window() for steps in self._steps if len(steps)]
+        return min((a for a, _ in spans), default=math.inf), max((b for _, b in spans), default=-math.inf)
+
+    @property
+    def total_steps(self) -> int:
+        """Steps of all replicas."""
+        return sum(map(len, self._steps))
+
+    @property
+    def tokens(self) -> Tokens:
+        """The tokens of the requests, in the order of `request_columns`, not expanded."""
+        requests = self._requests
+        return self._once(
+            "tokens", lambda: requests.tokens.read(requests.order(), [steps.ends() for steps in self._steps])
+        )
 
     def token_times(self) -> tuple[Array, Array]:
         """Every token's time (s) in the order of `request_columns`, and where each request's tokens begin."""
-        return self._once("tokens", self._requests.token_times)
+        return self._once("times", self.tokens.times)
 
     def itl(self, which: Array | None = None) -> Array:
         """Every gap (s) between two consecutive tokens of a request, pooled; `which` masks `request_columns`."""
@@ -99,12 +152,7 @@ class EventLog:
 
     def longest_gap(self) -> Array:
         """Each request's longest gap (s), 0 where it has none; in the order of `request_columns`."""
-        counts = self._gap_counts()
-        longest = np.zeros(len(counts))
-        some = counts > 0
-        if some.any():
-            longest[some] = np.maximum.reduceat(self.itl(), (np.cumsum(counts) - counts)[some])
-        return longest
+        return self.tokens.longest_gap()
 
     def littles_law(self) -> tuple[float, float]:
         """Requests in the system: L integrated over time, and arrival rate times mean time in the system."""
@@ -118,6 +166,11 @@ class EventLog:
         """Raise InvariantBroken unless every record agrees with itself and with the others."""
         audit.audit(self)
 
+    def check_whole(self) -> None:
+        """`check`, for the log of a run that has ended: its steps count no requests that were not there."""
+        self.check()
+        audit.occupancy(self)
+
     # --- how
 
     def _once(self, name: str, make: Callable[[], T]) -> T:
@@ -128,6 +181,19 @@ class EventLog:
     def _rank(self) -> Array:
         places = {facts: place for place, facts in enumerate(self.replicas)}
         return np.array([places[facts] for facts in self._replicas], np.int32)
+
+    def _step_columns(self) -> dict[str, Array]:
+        columns: dict[str, list[Array]] = {}
+        for place, of in list(self.each_replica()) or [(0, ReplicaSteps().columns())]:
+            own = {
+                "start": of.pop("start"),
+                "end": of.pop("end"),
+                "replica": np.full(len(of["running"]), place, np.int32),
+            }
+            for name, column in (own | of).items():
+                columns.setdefault(name, []).append(column)
+        order = np.argsort(np.concatenate(columns["start"]), kind="stable")  # replica by replica it is nearly sorted
+        return {name: frozen(np.concatenate(columns.pop(name))[order]) for name in list(columns)}
 
     def _gap_counts(self) -> Array:
         _, begins = self.token_times()

@@ -1,10 +1,8 @@
-"""The table of requests with their tokens' times; what may be computed from it is in `report`."""
+"""The table of requests; their tokens are in `tokens`, and what may be computed from it is in `report`."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
-from itertools import chain
 
 import numpy as np
 
@@ -12,6 +10,7 @@ from rakka_sim.errors import InvariantBroken
 from rakka_sim.records.entry import RequestRecord
 from rakka_sim.records.names import Names
 from rakka_sim.records.rows import Array, Rows, frozen
+from rakka_sim.records.tokens import TokenTable
 
 _FIELDS = {
     "request_id": "q",
@@ -34,17 +33,20 @@ _FIELDS = {
 class RequestTable:
     """One row per request, in order of append; read in order of request_id."""
 
-    __slots__ = ("_ids", "_rows", "_tokens", "deployments", "outcomes")
+    __slots__ = ("_ids", "_rows", "deployments", "outcomes", "tokens")
 
     def __init__(self) -> None:
         self._rows = Rows(_FIELDS)
         self._ids: set[int] = set()
-        self._tokens: list[tuple[Array, ...]] = []
+        self.tokens = TokenTable()
         self.deployments = Names()
         self.outcomes = Names()
 
     def __len__(self) -> int:
-        return len(self._tokens)
+        return len(self._ids)
+
+    def __contains__(self, request_id: int) -> bool:
+        return request_id in self._ids
 
     def append(self, record: RequestRecord) -> None:
         """Raises InvariantBroken for a request that has a record already."""
@@ -52,7 +54,7 @@ class RequestTable:
         if request_id in self._ids:
             raise InvariantBroken("event log", f"request {request_id} has a second record ({record.outcome})")
         self._ids.add(request_id)
-        self._tokens.append(record.token_times)
+        self.tokens.append(record)
         scheduled, first, last = record.scheduled, record.first_token, record.last_token
         self._rows.append(
             request_id,
@@ -71,30 +73,14 @@ class RequestTable:
             self.outcomes.code(record.outcome),
         )
 
-    def _sorted(self) -> tuple[Array, Array]:
-        rows = self._rows.array()
-        return rows, np.argsort(rows["request_id"], kind="stable")
+    def order(self) -> Array:
+        """The rows, by request_id."""
+        return np.argsort(self._rows.array()["request_id"], kind="stable")
 
     def columns(self) -> dict[str, Array]:
         """Times in s, NaN for never; `deployment` and `outcome` number the sorted names."""
-        rows, order = self._sorted()
+        rows, order = self._rows.array(), self.order()
         columns = {name: rows[name][order] for name in _FIELDS}
         columns["deployment"] = self.deployments.rank()[columns["deployment"]]
         columns["outcome"] = self.outcomes.rank()[columns["outcome"]]
         return {name: frozen(column) for name, column in columns.items()}
-
-    def token_times(self) -> tuple[Array, Array]:
-        """Every token's time (s), request by request, and where each request's begin (one longer than the table)."""
-        _, order = self._sorted()
-        requests = [self._tokens[row] for row in order.tolist()]
-        chunks = list(chain.from_iterable(requests))
-        times = np.concatenate(chunks) if chunks else np.empty(0)
-        token_ends = _running_total(map(len, chunks), len(chunks))
-        chunk_ends = _running_total(map(len, requests), len(requests))
-        return frozen(times.astype(np.float64, copy=False)), frozen(token_ends[chunk_ends])
-
-
-def _running_total(counts: Iterable[int], length: int) -> Array:
-    total = np.zeros(length + 1, np.int64)
-    np.cumsum(np.fromiter(counts, np.int64, length), out=total[1:])
-    return total

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 from collections.abc import Callable, Mapping
@@ -15,6 +16,8 @@ import pandas as pd
 from rakka_sim.errors import InputError
 
 if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
     from rakka_sim.report.report import Report
 
 SUMMARY, SCENARIO = "summary.json", "scenario.json"
@@ -36,9 +39,12 @@ class Saved:
 
 def save(report: Report, folder: Path, plots: bool = True) -> Path:
     """Each file appears whole or not at all, summary.json last: its digest speaks for the others."""
-    _refuse_foreign(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / SUMMARY).unlink(missing_ok=True)
+    check_folder(folder)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / SUMMARY).unlink(missing_ok=True)
+    except OSError as error:
+        raise _unwritable("report folder", folder, error) from error
     write_json(folder / SCENARIO, plain(report.scenario), indent=2)
     for name in TABLES:
         _write_table(folder, name, getattr(report, name))
@@ -60,13 +66,17 @@ def load(folder: str | Path) -> Saved:
 
 def write(file: Path, content: Callable[[Path], object]) -> Path:
     """Let `content` write a file beside `file`, then move it there: a reader sees the old one or the new one."""
-    file.parent.mkdir(parents=True, exist_ok=True)
     partial = file.with_name(f".{os.getpid()}.{file.name}")  # keeps the suffix, from which formats are inferred
     try:
-        content(partial)
-        os.replace(partial, file)
-    finally:
-        partial.unlink(missing_ok=True)
+        _no_zero_byte(file)
+        file.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            content(partial)
+            os.replace(partial, file)
+        finally:
+            partial.unlink(missing_ok=True)
+    except OSError as error:
+        raise _unwritable("file", file, error) from error
     return file
 
 
@@ -74,6 +84,18 @@ def write_json(file: Path, data: Any, indent: int | None = None) -> Path:
     """As JSON without NaN, which no standard reader takes."""
     encoded = json.dumps(data, indent=indent, allow_nan=False)
     return write(file, lambda partial: partial.write_text(encoded + "\n", "utf-8"))
+
+
+def save_figure(made: Figure, file: str | Path) -> Path:
+    """As a picture, of the kind that the name ends in; raises InputError for an unknown one or a place to write to."""
+    file = Path(file)
+    kinds = made.canvas.get_supported_filetypes()
+    if file.suffix.lstrip(".").lower() not in kinds:
+        raise InputError("picture", str(file), "a name that ends in ." + ", .".join(sorted(kinds)))
+    try:
+        return write(file, lambda partial: made.savefig(partial, dpi=130))
+    except OSError as error:
+        raise InputError(f"picture {file}", error.strerror or str(error), "a place that can be written to") from None
 
 
 def plain(data: Any) -> Any:
@@ -89,8 +111,31 @@ def plain(data: Any) -> Any:
     return data if data is None or isinstance(data, bool | int | str) else str(data)
 
 
+def check_folder(folder: Path) -> None:
+    """Raises InputError unless a report could be saved there; changes nothing.
+
+    A folder may hold a report, or an unfinished one; anything else was not written here.
+    """
+    try:
+        _no_zero_byte(folder)
+        _refuse_foreign(folder)
+    except OSError as error:
+        raise _unwritable("report folder", folder, error) from error
+
+
+def _no_zero_byte(path: Path) -> None:
+    if "\0" in str(path):
+        raise OSError(errno.EINVAL, "a name with a zero byte")
+
+
+def _unwritable(where: str, path: Path, error: OSError) -> InputError:
+    return InputError(where, str(path), f"a place that can be written to ({error.strerror or error})")
+
+
 def _refuse_foreign(folder: Path) -> None:
-    """A folder may hold a report, or an unfinished one; anything else was not written here."""
+    place = next(parent for parent in (folder, *folder.absolute().parents) if parent.exists())
+    if not os.access(place, os.W_OK):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
     if folder.exists() and not folder.is_dir():
         raise InputError("report folder", str(folder), "a folder, not a file")
     if folder.is_dir() and any(folder.iterdir()) and not any((folder / name).is_file() for name in (SUMMARY, SCENARIO)):

@@ -88,12 +88,20 @@ class Measures:
         """Every gap between tokens of the completed ones among `which` (a mask), pooled."""
         return self.log.itl(which & self.completed) * 1e3
 
+    def gaps_ms(self, which: Array) -> tuple[Array, Array]:
+        """The same as different gaps and how often each occurs: what is shared by a batch is there once."""
+        gaps, times = self.log.tokens.gaps(which & self.completed)
+        return gaps * 1e3, times
+
     def pooled(self, which: Array) -> dict[str, Array]:
         """Every latency of the completed ones among `which`, without the NaN."""
+        return {**self.latencies(which), "itl_ms": self.itl_ms(which)}
+
+    def latencies(self, which: Array) -> dict[str, Array]:
+        """The same without the gaps between tokens."""
         own = {"ttft_ms": self.ttft_ms, "tpot_ms": self.tpot_ms, "e2e_ms": self.e2e_ms, "queue_ms": self.queue_ms}
         values = {name: column[which] for name, column in own.items()}
-        values = {name: column[~np.isnan(column)] for name, column in values.items()}
-        return {**values, "itl_ms": self.itl_ms(which)}
+        return {name: column[~np.isnan(column)] for name, column in values.items()}
 
     def _latency(self, seconds: Array) -> Array:
         return np.where(self.completed, seconds * 1e3, np.nan)

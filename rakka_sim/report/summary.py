@@ -13,13 +13,32 @@ LATENCIES = ("ttft_ms", "tpot_ms", "itl_ms", "e2e_ms", "queue_ms")
 PERCENTILES = (50, 90, 95, 99)
 
 
-def describe(values: Array) -> dict[str, float | None]:
-    """Mean, population standard deviation, extremes and percentiles (linear, on raw values); None where empty."""
+def describe(values: Array, times: Array | None = None) -> dict[str, float | None]:
+    """Mean, population standard deviation, extremes and percentiles (linear, on raw values); None where empty.
+
+    `times`: how often each value occurs, which saves writing them out.
+    """
     names = ("mean", "std", "min", *(f"p{p}" for p in PERCENTILES), "max")
     if len(values) == 0:
         return dict.fromkeys(names)
-    numbers = (values.mean(), values.std(), values.min(), *np.percentile(values, PERCENTILES), values.max())
-    return dict(zip(names, map(float, numbers), strict=True))
+    if times is None:
+        mean, std, tails = values.mean(), values.std(), np.percentile(values, PERCENTILES)
+    else:
+        mean = np.average(values, weights=times)
+        std = np.sqrt(np.average((values - mean) ** 2, weights=times))
+        tails = _percentiles(values, times)
+    return dict(zip(names, map(float, (mean, std, values.min(), *tails, values.max())), strict=True))
+
+
+def _percentiles(values: Array, times: Array) -> Array:
+    """As `numpy.percentile` of the values written out: linear between the two nearest ranks."""
+    order = np.argsort(values)
+    values, upto = values[order], np.cumsum(times[order])
+    rank = (int(upto[-1]) - 1) * np.array(PERCENTILES) / 100
+    low = np.floor(rank)
+    below, above = (values[np.searchsorted(upto, np.minimum(at, upto[-1] - 1), side="right")] for at in (low, low + 1))
+    tails: Array = below + (above - below) * (rank - low)
+    return tails
 
 
 def ratio(part: float, whole: float) -> float | None:
@@ -51,7 +70,7 @@ def summarise(measures: Measures, slo_name: str | None) -> dict[str, Any]:
         "slo": objectives if measures.slo is not None else None,
         "kv_usage": kv_usage(per_replica),
         "cost": cost(log, end - start, whole["output_tokens"]),
-        "steps": len(log.step_columns()["start"]),
+        "steps": log.total_steps,
         "replicas": per_replica,
         "deployments": parts,
     }
@@ -65,13 +84,13 @@ def _requests(measures: Measures, which: Array, seconds: float) -> dict[str, Any
     prompt, output = int(of["prompt_tokens"][done].sum()), int(of["output_tokens"][done].sum())
     good = int((measures.slo_ok & which).sum())
     ends = np.bincount(of["outcome"][which], minlength=len(log.outcomes)).tolist()
-    pooled = measures.pooled(which)
+    pooled, gaps = measures.latencies(which), measures.gaps_ms(which)
     return {
         "requests": int(which.sum()),
         "completed": int(done.sum()),
         "failed": int(which.sum() - done.sum()),
         "outcomes": {name: count for name, count in zip(log.outcomes, ends, strict=True) if count},
-        **{name: describe(pooled[name]) for name in LATENCIES},
+        **{name: describe(*gaps) if name == "itl_ms" else describe(pooled[name]) for name in LATENCIES},
         "prompt_tokens": prompt,
         "output_tokens": output,
         "requests_per_s": ratio(int(done.sum()), seconds),

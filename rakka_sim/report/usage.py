@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Any
 
 import numpy as np
 
 from rakka_sim.records import EventLog, ReplicaFacts
-from rakka_sim.report.measures import Array
 
 
 def window(log: EventLog) -> tuple[float, float]:
     """The first arrival and the last event (s): the last end of a request or of a step."""
-    requests, steps = log.request_columns(), log.step_columns()
-    begins = requests["arrival"] if len(requests["arrival"]) else steps["start"]
-    if len(begins) == 0:
-        return 0.0, 0.0
-    ends = [float(times.max()) for times in (requests["ended"], steps["end"]) if len(times)]
-    return float(begins.min()), max(ends)
+    requests = log.request_columns()
+    first, last = log.step_window()
+    if len(requests["arrival"]):
+        return float(requests["arrival"].min()), max(float(requests["ended"].max()), last)
+    return (first, last) if first <= last else (0.0, 0.0)
 
 
 def replicas(log: EventLog, seconds: float) -> list[dict[str, Any]]:
@@ -26,26 +25,21 @@ def replicas(log: EventLog, seconds: float) -> list[dict[str, Any]]:
     `busy` is the share of `seconds` spent in steps. `kv_mean` weighs by time, an idle replica using none; both KV
     numbers are None where the number of blocks is not known.
     """
-    requests, steps, facts = log.request_columns(), log.step_columns(), log.replicas
-    at, took = steps["replica"], steps["end"] - steps["start"]
-    in_steps = np.bincount(at, took, len(facts))
-    held = np.bincount(at, took * steps["kv_blocks"], len(facts))
-    step_count = np.bincount(at, minlength=len(facts))
-    most = np.zeros(len(facts), np.int64)
-    np.maximum.at(most, at, steps["kv_blocks"])
+    facts, served, tokens = log.replicas, *_served(log)
     found = []
-    for place, of in enumerate(facts):
+    for place, steps in log.each_replica():
+        of, took = facts[place], steps["end"] - steps["start"]
         known = of.kv_blocks > 0
-        served = _served_by(of, log)
+        held = float((took * steps["kv_blocks"]).sum())
         found.append(
             {
                 **_facts(of),
-                "requests": int(served.sum()),
-                "output_tokens": int(requests["output_tokens"][served].sum()),
-                "steps": int(step_count[place]),
-                "busy": float(in_steps[place] / seconds) if seconds > 0 else None,
-                "kv_mean": float(held[place] / (of.kv_blocks * seconds)) if known and seconds > 0 else None,
-                "kv_max": float(most[place] / of.kv_blocks) if known else None,
+                "requests": served[of.deployment, of.replica],
+                "output_tokens": tokens[of.deployment, of.replica],
+                "steps": len(took),
+                "busy": float(took.sum()) / seconds if seconds > 0 else None,
+                "kv_mean": held / (of.kv_blocks * seconds) if known and seconds > 0 else None,
+                "kv_max": float(steps["kv_blocks"].max(initial=0) / of.kv_blocks) if known else None,
             }
         )
     return found
@@ -56,12 +50,15 @@ def _facts(of: ReplicaFacts) -> dict[str, Any]:
     return {name: list(of.gpus) if name == "gpus" else getattr(of, name) for name in names}
 
 
-def _served_by(of: ReplicaFacts, log: EventLog) -> Array:
-    if of.deployment not in log.deployments:
-        return np.zeros(log.request_count, bool)
-    requests = log.request_columns()
-    mine: Array = (requests["deployment"] == log.deployments.index(of.deployment)) & (requests["replica"] == of.replica)
-    return mine
+def _served(log: EventLog) -> tuple[Counter[tuple[str, int]], Counter[tuple[str, int]]]:
+    """Requests and output tokens of each (deployment, replica)."""
+    requests, names = log.request_columns(), log.deployments
+    keys = np.stack([requests["deployment"], requests["replica"]], axis=1)
+    places, inverse, count = np.unique(keys, axis=0, return_inverse=True, return_counts=True)
+    tokens = np.bincount(inverse.ravel(), requests["output_tokens"], len(places))
+    keyed = [(names[deployment], replica) for deployment, replica in places.tolist()]
+    numbers = (dict(zip(keyed, map(int, column), strict=True)) for column in (count, tokens))
+    return Counter(next(numbers)), Counter(next(numbers))
 
 
 def kv_usage(found: list[dict[str, Any]]) -> dict[str, float | None]:

@@ -77,6 +77,13 @@ class Agenda:
         queue = self._queue
         while queue:
             entry = queue[0]
+            due = entry[3]
+            if isinstance(due, Due):  # as `_valid` does
+                if due.number != entry[2]:
+                    heappop(queue)
+                    continue
+                if due.ref.cell.generation == due.generation:
+                    return entry
             if self._valid(entry):
                 return entry
             heappop(queue)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 from rakka_sim.errors import InputError
 from rakka_sim.runtime.agenda import JOB_END, Due
@@ -44,7 +44,7 @@ class JobRun(Due):
 
     def start(self) -> None:
         """Let it end when its model says."""
-        cell = cast("Cell", self.ref.cell)
+        cell: Any = self.ref.cell
         now = cell.system.now
         self._enter(now, self.job.ends_at(now, cell.rng))
 
@@ -67,7 +67,7 @@ class JobRun(Due):
     def finish(self, result: Any, failed: bool = False) -> None:
         """Hand the result, or the error in its place, to the actor that ran the job."""
         self.cancel()
-        cell = cast("Cell", self.ref.cell)  # no grave: it is current
+        cell: Any = self.ref.cell  # no grave: it is current
         if failed:
             cell.take(JobFailed(result))
             return

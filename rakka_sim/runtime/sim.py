@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from heapq import heappop
 from typing import TYPE_CHECKING, Any
 
 import simpy
@@ -13,6 +14,7 @@ from rakka_sim.errors import AskTimeout, Stalled
 from rakka_sim.runtime.agenda import JOB_END, Agenda, Due, Entry
 from rakka_sim.runtime.base import ActorSystem
 from rakka_sim.runtime.interrupts import Interrupts
+from rakka_sim.runtime.refs import ActorRef
 from rakka_sim.runtime.shuffle import ShuffledMail
 
 if TYPE_CHECKING:
@@ -92,15 +94,19 @@ class SimRuntime(ActorSystem):
 
     def _drive(self, promise: Any, deadline: float, interrupts: Interrupts) -> bool:
         """Step until the promise is kept, for one tick at most; False if the deadline comes first."""
-        mail, chores = self.mail, self.chores
+        mail, chores, agenda = self.mail, self.chores, self.agenda
         for _ in range(DELIVERIES_PER_TICK):
             if self.failure is not None:
                 raise self.failure
             if mail:
                 _, target, msg = mail.popleft()
-                target.deliver(msg)
+                if type(target) is ActorRef:  # as its `deliver` does
+                    target.waiting -= 1
+                    target.cell.take(msg)
+                else:
+                    target.deliver(msg)
             else:
-                entry = self.agenda.first()
+                entry = agenda.first()
                 if entry is None:
                     raise Stalled(promise.ref.path, self.now)
                 if entry[0] > deadline:
@@ -118,8 +124,8 @@ class SimRuntime(ActorSystem):
         if not isinstance(due, Due):
             simpy.Environment.step(self.env)
             return
-        self.env.jump(when)
+        self.env._now = when
         if self._shuffled and priority != JOB_END:
             return  # it is in the mail now, with all that is due at this instant
-        self.agenda.pop()
+        heappop(self.env._queue)
         due.fire()

@@ -119,8 +119,8 @@ CONSTANTS: dict[str, Constants] = {
 
 
 def constants_for(gpu: GpuSpec) -> Constants:
-    """The row of a GPU of the catalogue; raises InputError for any other, which needs constants of its own."""
-    row = CONSTANTS.get(gpu.name)
+    """The row of a GPU of the catalogue or of a slice of one; raises InputError for any other, which needs its own."""
+    row = CONSTANTS.get(gpu.slice_of or gpu.name)
     if row is None:
         raise InputError("constants for gpu", gpu.name, ", ".join(CONSTANTS))
     return row

@@ -12,6 +12,7 @@ import numpy as np
 from rakka_sim.config.gpus import GpuSpec
 from rakka_sim.config.shapes import ModelSpec, kv_dtype_of
 from rakka_sim.errors import InvariantBroken
+from rakka_sim.hardware.collectives import Group
 from rakka_sim.timing.allreduce import TensorParallel
 from rakka_sim.timing.api import StepShape
 from rakka_sim.timing.attention import Attention
@@ -24,7 +25,7 @@ _Array = np.ndarray[Any, np.dtype[np.float64]]
 
 
 class Roofline:
-    """A step's seconds on `tp` equal GPUs of one node."""
+    """A step's seconds on `tp` equal GPUs; `group` says what joins them (default: what their usual machine has)."""
 
     __slots__ = (
         "_attention",
@@ -47,6 +48,7 @@ class Roofline:
         dtype: str = "bfloat16",
         kv_dtype: str = "auto",
         constants: Constants | None = None,
+        group: Group | None = None,
     ) -> None:
         model.check_tp(tp)
         constants = constants or constants_for(gpu)
@@ -54,7 +56,7 @@ class Roofline:
         self._tp = tp
         self._linear = Linear(model, gpu, tp, dtype, constants)
         self._attention = Attention(model, gpu, tp, dtype, kv_dtype_of(dtype, kv_dtype), constants)
-        self._parallel = TensorParallel(model, gpu, tp, dtype, constants)
+        self._parallel = TensorParallel(model, gpu, tp, dtype, constants, group)
         self._context_s = self._attention.decode_token_s
         self._skew = constants.skew
         self._fixed: dict[tuple[int, int], float] = {}

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from math import isfinite
 from typing import Any
 
+from rakka_sim.config.base import MAX_SECONDS
 from rakka_sim.config.workload import MAX_TOKENS
 from rakka_sim.errors import TraceError
 
@@ -67,4 +68,7 @@ class Clock:
         elif at < self._last:
             raise TraceError(self._file, line, self._field, shown, "a time not before the row above (sort the file)")
         self._last = at
-        return (at - self._first) / self._per_second
+        since = (at - self._first) / self._per_second
+        if since > MAX_SECONDS:
+            raise TraceError(self._file, line, self._field, shown, f"at most {MAX_SECONDS:g} s after the first row")
+        return since

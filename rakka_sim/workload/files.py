@@ -20,8 +20,9 @@ def open_checked(path: Path, where: str) -> Path:
     try:
         with path.open("rb"):
             return path
-    except OSError as error:
-        raise InputError(where, str(path), f"a file that can be read ({error.strerror})") from None
+    except (OSError, ValueError) as error:  # the latter for a name with a zero byte
+        reason = getattr(error, "strerror", None) or error
+        raise InputError(where, str(path), f"a file that can be read ({reason})") from None
 
 
 def lines(path: Path) -> Iterator[tuple[int, str]]:

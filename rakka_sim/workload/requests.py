@@ -109,6 +109,7 @@ class Requests:
             output,
             content,
             self._sampling(output),
+            stream=False,  # nobody reads the tokens one by one: their times are in the log
             session=session,
             timeout_s=self._timeout_s,
         )

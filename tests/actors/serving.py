@@ -1,21 +1,28 @@
-"""A small serving stack for tests: real actors on the virtual clock, steps that take 10 ms, faults on demand."""
+"""A small serving stack for tests: real actors on the virtual clock, steps that take 10 ms, faults on demand.
+
+Each replica has a node of its own, `n0`, `n1` and so on, so that a fault can name it whatever its incarnation.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
+
+from rakka_sim.actors.metrics import Counters
 from rakka_sim.actors.worker import Runner
 from rakka_sim.config.base import parse
+from rakka_sim.config.deployment import Deployment
 from rakka_sim.config.scenario import Scenario
 from rakka_sim.engines.modelled import ModelledJob, ModelledRunner
-from rakka_sim.messages import Apply, DeploymentStatus, RequestEnded, Submit
+from rakka_sim.messages import Apply, CancelRequest, DeploymentStatus, GetMetrics, Remove, RequestEnded, Submit
 from rakka_sim.records import EventLog
 from rakka_sim.runtime.api import Actor, Context, Ref
 from rakka_sim.runtime.sim import SimRuntime
 from rakka_sim.timing.api import StepShape
-from rakka_sim.values import ExecuteBatch, StepOutcome, StepPlan, TokenChunk
-from rakka_sim.wiring import Stack, build
+from rakka_sim.values import ExecuteBatch, Load, StepOutcome, StepPlan, TokenChunk
+from rakka_sim.wiring import build
 
 STEP_S = 0.010
 
@@ -27,8 +34,6 @@ class TenMilliseconds:
         return STEP_S
 
     def run_seconds(self, shape: StepShape, steps: int) -> Any:
-        import numpy as np
-
         return np.full(steps, STEP_S)
 
     def bytes_moved(self, shape: StepShape) -> float:
@@ -39,16 +44,29 @@ class TenMilliseconds:
 
 
 class Faults:
-    """Which passes of a replica raise what: counted over all its contexts. Passes are steps or runs of steps."""
+    """What goes wrong on which node: at its n-th pass (a step or a run of steps), or when its n-th runner is built.
 
-    def __init__(self, at: dict[tuple[int, int], Exception] | None = None) -> None:
-        self._at = dict(at or {})
-        self.passes: dict[int, int] = {}
-        self.built: dict[int, int] = {}
+    Both are counted from 1 over all incarnations. `next` is for the next pass, whichever it is.
+    """
 
-    def next_pass(self, replica: int) -> Exception | None:
-        self.passes[replica] = self.passes.get(replica, 0) + 1
-        return self._at.get((replica, self.passes[replica]))
+    def __init__(
+        self,
+        at: dict[tuple[str, int], Exception] | None = None,
+        building: dict[tuple[str, int], Exception] | None = None,
+    ) -> None:
+        self._at, self._building = dict(at or {}), dict(building or {})
+        self.next: dict[str, Exception] = {}
+        self.passes: dict[str, int] = {}
+        self.built: dict[str, int] = {}
+
+    def due(self, node: str) -> Exception | None:
+        self.passes[node] = self.passes.get(node, 0) + 1
+        return self.next.pop(node, None) or self._at.get((node, self.passes[node]))
+
+    def build(self, node: str) -> None:
+        self.built[node] = self.built.get(node, 0) + 1
+        if (node, self.built[node]) in self._building:
+            raise self._building[node, self.built[node]]
 
 
 class FaultyJob(ModelledJob):
@@ -65,18 +83,16 @@ class FaultyJob(ModelledJob):
 class FaultyRunner(ModelledRunner):
     """Computes like a modelled runner until a fault is due."""
 
-    def watch(self, replica: int, faults: Faults) -> FaultyRunner:
-        self._replica, self._faults = replica, faults
-        return self
+    def __init__(self, node: str, faults: Faults) -> None:
+        super().__init__(TenMilliseconds(), 0.0)
+        self._node, self._faults = node, faults
+        faults.build(node)
 
     def job(self, plan: StepPlan) -> ModelledJob:
-        error = self._faults.next_pass(self._replica)
-        made = super().job(plan)
+        error = self._faults.due(self._node)
         if error is None:
-            return made
-        made.__class__ = FaultyJob
-        assert isinstance(made, FaultyJob)
-        return made.fail_with(error)
+            return super().job(plan)
+        return FaultyJob(plan, TenMilliseconds(), 0.0).fail_with(error)
 
 
 class Client(Actor):
@@ -97,57 +113,155 @@ class Client(Actor):
             self.chunks.setdefault(msg.request_id, []).append(msg)
 
     def times(self, request_id: int) -> list[float]:
+        """When each token of a request was ready."""
         return [float(t) for chunk in self.chunks.get(request_id, []) for t in chunk.times]
 
 
 class Serving:
-    """A scenario brought up; `submit`, `at` and `run_until` drive it."""
+    """A scenario and its actors; `submit`, `cancel` and `run` drive it.
 
-    def __init__(self, faults: Faults | None = None, seed: int = 0, **scenario: Any) -> None:
-        deployment = {"name": "m", "model": "Qwen3-0.6B", "runtime_config": {}, **scenario.pop("deployment", {})}
-        deployment["runtime_config"] = {
-            "num_gpu_blocks": 100,
-            "host_overhead_us": 0.0,
-            "frontend_overhead_us": 0.0,
-            "max_model_len": 1000,
-            **deployment["runtime_config"],
-        }
-        others = scenario.pop("others", [])
-        data = {"deployment": [deployment, *others], **scenario}
-        self.scenario = parse(Scenario, data, "test")
-        self.system = SimRuntime(seed)
+    `deployment` and `engine` are settings of deployment "m"; `others` are further deployments.
+    """
+
+    def __init__(
+        self,
+        faults: Faults | None = None,
+        *,
+        engine: dict[str, Any] | None = None,
+        deployment: dict[str, Any] | None = None,
+        others: tuple[dict[str, Any], ...] = (),
+        shuffle_ties: int | None = None,
+        **scenario: Any,
+    ) -> None:
+        deployments = [{"name": "m", **(deployment or {})}, *others]
+        for given in deployments:
+            settings = {
+                "num_gpu_blocks": 100,
+                "host_overhead_us": 0.0,
+                "frontend_overhead_us": 0.0,
+                "max_model_len": 1000,
+                **(engine or {}),
+                **given.get("runtime_config", {}),
+            }
+            given.update({"model": "Qwen3-0.6B", "runtime_config": settings})
+        replicas = sum(given.get("replicas", 1) for given in deployments)
+        nodes = [{"name": f"n{i}", "gpu": "H100", "gpus": 1} for i in range(scenario.pop("nodes", replicas))]
+        self.scenario = parse(
+            Scenario, {"deployment": deployments, "cluster": {"nodes": nodes}, **scenario}, "test scenario"
+        )
+        self.system = SimRuntime(0, shuffle_ties=shuffle_ties)
         self.log = EventLog()
         self.faults = faults or Faults()
-        self.stack: Stack = build(self.system, self.scenario, self.log, self._runner)
+        self.stack = build(self.system, self.scenario, self.log, self._runner)
         self.client = Client()
         self.client_ref: Ref[Any] = self.system.spawn("test-client", lambda: self.client)
-        self._id = 0
+        self.submitted = 0
 
     def _runner(self, deployment: Any, node: Any, plan: Any) -> Callable[[], Runner]:
-        replica = self._made = getattr(self, "_made", -1) + 1
-        replica %= max(1, deployment.replicas)
+        return lambda: FaultyRunner(node.name, self.faults)
 
-        def make() -> Runner:
-            self.faults.built[replica] = self.faults.built.get(replica, 0) + 1
-            return FaultyRunner(TenMilliseconds(), 0.0).watch(replica, self.faults)
-
-        return make
+    # --- what a test does ---------------------------------------------------------------------------------------
 
     def up(self) -> list[DeploymentStatus]:
         """Apply every deployment and wait for the answers."""
-        return [self.system.ask(self.stack.manager, Apply(d), 1000.0) for d in self.scenario.deployment]
+        return [self.apply(deployment) for deployment in self.scenario.deployment]
+
+    def apply(self, deployment: Deployment) -> DeploymentStatus:
+        status: DeploymentStatus = self.system.ask(self.stack.manager, Apply(deployment), 1000.0)
+        return status
+
+    def remove(self, name: str = "m") -> DeploymentStatus:
+        status: DeploymentStatus = self.system.ask(self.stack.manager, Remove(name), 1000.0)
+        return status
 
     def submit(self, prompt: int = 20, output: int = 5, model: str = "m", **fields: Any) -> int:
-        """Submit now; the request's id."""
-        self._id += 1
-        batch = ExecuteBatch(self._id, model, prompt, output, ((self._id, prompt),), **fields)
+        """Submit now; the request's id. Its client is there to hear of it by the next `run`."""
+        self.submitted += 1
+        batch = ExecuteBatch(self.submitted, model, prompt, output, ((self.submitted, max(0, prompt)),), **fields)
+        self.send(batch)
+        return self.submitted
+
+    def send(self, batch: ExecuteBatch) -> None:
         self.system.tell(self.stack.gateway, Submit(batch, self.client_ref))
-        return self._id
+
+    def cancel(self, request_id: int) -> None:
+        self.system.tell(self.stack.gateway, CancelRequest(request_id))
 
     def run(self, seconds: float) -> None:
         """Let so much time pass."""
         self.system.env.run(until=self.system.now + seconds)
 
-    def check(self) -> None:
-        """The log holds together, and every request ended exactly once."""
-        self.log.check()
+    def finish(self, at_most: float = 1000.0) -> None:
+        """Let time pass until every request has ended."""
+        deadline = self.system.now + at_most
+        while len(self.client.ended) < self.submitted and self.system.now < deadline:
+            self.run(STEP_S)
+        assert len(self.client.ended) == self.submitted, "a request did not end"
+
+    # --- what a test sees ---------------------------------------------------------------------------------------
+
+    def outcome(self, request_id: int) -> str:
+        return self.client.ended[request_id].outcome
+
+    def outcomes(self) -> list[str]:
+        """Of all requests, in order of submission."""
+        return [self.client.ended[number].outcome for number in sorted(self.client.ended)]
+
+    def engines(self) -> dict[str, Any]:
+        """The engines alive, by the name of their actor."""
+        children = self.stack.manager.cell.children  # type: ignore[attr-defined]
+        return {name: cell.actor for name, cell in children.items()}
+
+    def engine_ref(self, name: str) -> Ref[Any]:
+        ref: Ref[Any] = self.stack.manager.cell.children[name].ref  # type: ignore[attr-defined]
+        return ref
+
+    def assigned(self) -> dict[tuple[str, int], int]:
+        """How many requests the coordinator believes each routable replica to have."""
+        routes = self.stack.coordinator.cell.actor._routes  # type: ignore[attr-defined]
+        return {(name, number): route.view.assigned for name, of in routes.items() for number, route in of.items()}
+
+    def counters(self) -> dict[str, Counters]:
+        counters: dict[str, Counters] = self.system.ask(self.stack.metrics, GetMetrics(), 1.0)
+        return counters
+
+    def records(self) -> list[dict[str, Any]]:
+        """The log's rows, by request id, names in place of numbers."""
+        columns = self.log.request_columns()
+        rows = [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
+        for row in rows:
+            row["deployment"] = self.log.deployments[row["deployment"]]
+            row["outcome"] = self.log.outcomes[row["outcome"]]
+        return rows
+
+    def check_engines(self) -> None:
+        """Every batcher's own invariants, and the limits of admission (at any moment between two messages)."""
+        for engine in self.engines().values():
+            engine._batcher.check()
+            serving = engine._identity.serving
+            assert len(engine._clients) <= serving.max_concurrent
+            assert len(engine._queue) <= serving.queue_capacity
+
+    def check_idle(self) -> None:
+        """Everything ended exactly once and is accounted for, and nothing is held any more."""
+        self.run(STEP_S)  # for the last word to arrive everywhere
+        self.log.check_whole()
+        assert set(self.client.ended) == set(range(1, self.submitted + 1))
+        rows = self.records()
+        assert [row["request_id"] for row in rows] == list(range(1, self.submitted + 1))
+        for row in rows:
+            ended = self.client.ended[row["request_id"]]
+            assert row["outcome"] == ended.outcome
+            assert row["output_tokens"] == ended.usage.output == len(self.client.times(row["request_id"]))
+            assert self.client.times(row["request_id"]) == sorted(self.client.times(row["request_id"]))
+        self.check_engines()
+        for engine in self.engines().values():
+            load = engine._load()
+            assert load == Load(0, 0, load.capacity, 0.0, 0)
+            assert engine._batcher._kv.blocks_in_use == 0
+            assert not engine._clients
+            assert not engine._queue
+        assert set(self.assigned().values()) <= {0}
+        gateway = self.stack.gateway.cell  # type: ignore[attr-defined]
+        assert not gateway.actor._under_way
+        assert not gateway.children

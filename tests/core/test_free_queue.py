@@ -37,5 +37,5 @@ def test_blocks_that_come_and_go_do_not_make_it_grow() -> None:
         for block in (7, 8, 9):
             queue.claim(block)
         queue.give([9, 8, 7])
-    assert len(queue._entries) <= 20
+    assert queue._entries <= 20
     assert queue.take(10) == [0, 1, 2, 3, 4, 5, 6, 9, 8, 7]

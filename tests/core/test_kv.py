@@ -220,7 +220,7 @@ def test_without_prefix_caching_nothing_is_found() -> None:
     kv = KvCache(4, block_size=4, prefix_caching=False)
     kv.allocate(1, keys_of(1), 8)
     assert kv.lookup(keys_of(1), 9) == []
-    assert all(key is None for key in kv._keys)  # nor is any work done for it
+    assert all(span is None for span in kv._owner)  # nor is any work done for it
 
 
 @pytest.mark.parametrize(("blocks", "size"), [(0, 16), (4, 0), (-1, 16)])

@@ -191,3 +191,26 @@ def test_a_users_function_that_chooses_nobody_is_told_so(chosen: object) -> None
 def test_an_unknown_name_is_told_what_there_is(name: object) -> None:
     with pytest.raises(UnknownName, match="round_robin, random, least_load"):
         make_policy(name)  # type: ignore[arg-type]
+
+
+@given(
+    st.sampled_from(["least_load", "join_shortest_queue", "prefix_affinity"]),
+    VIEWS,
+    st.lists(st.tuples(HINTS, st.integers(0, 7), LOADS, st.integers(0, 100), st.booleans()), max_size=30),
+)
+def test_a_policy_that_is_told_what_changes_chooses_as_one_that_looks_at_all(
+    name: str, views: list[ReplicaView], moves: list[tuple[RouteHint, int, Load, int, bool]]
+) -> None:
+    told, looking = make_policy(name), make_policy(name)
+    told.watch(views)  # type: ignore[attr-defined]
+    for hint, at, load, assigned, joined in moves:
+        at %= len(views)
+        views[at].load, views[at].assigned = load, assigned
+        told.changed(at)  # type: ignore[attr-defined]
+        if joined:
+            views = [*views, ReplicaView(max(view.replica for view in views) + 1, load, assigned)]
+            told.watch(views)  # type: ignore[attr-defined]
+        chosen = told.choose(views, hint, rng())
+        assert chosen == looking.choose(list(views), hint, rng())
+        views[chosen].assigned += 1
+        told.changed(chosen)  # type: ignore[attr-defined]

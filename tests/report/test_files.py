@@ -102,7 +102,7 @@ def test_a_save_that_breaks_leaves_no_summary_and_can_be_repeated(
     small().save(tmp_path, plots=False)
     with monkeypatch.context() as patched:
         patched.setattr(pd.DataFrame, "to_parquet", _full_disk)
-        with pytest.raises(OSError, match="disk"):
+        with pytest.raises(InputError, match="disk full"):
             small().save(tmp_path, plots=False)
     with pytest.raises(InputError, match="holds a report"):
         files.load(tmp_path)

@@ -20,6 +20,7 @@ from report.schedules import BLOCK, KV_BLOCKS, Schedule, Stretch, build, schedul
 
 from rakka_sim.errors import InvariantBroken
 from rakka_sim.records import EventLog, ReplicaFacts, RequestRecord
+from rakka_sim.report.summary import describe
 from rakka_sim.values import FinishReason, StepOutcome, StepPlan
 
 MORE = settings(max_examples=40)
@@ -187,7 +188,9 @@ def test_a_run_that_was_cut_before_its_first_step_leaves_no_trace() -> None:
 
 
 def _fields_of_a_request() -> list[str]:
-    return [name for name in RequestRecord.__dataclass_fields__ if name not in ("request_id", "token_times")]
+    return [
+        name for name in RequestRecord.__dataclass_fields__ if name not in ("request_id", "token_times", "token_steps")
+    ]
 
 
 @pytest.mark.parametrize("name", _fields_of_a_request())
@@ -314,3 +317,77 @@ def test_a_step_that_cannot_be_is_refused(what: str) -> None:
 def test_two_replicas_may_step_at_once() -> None:
     facts = [ReplicaFacts("a", 0), ReplicaFacts("a", 1)]
     Schedule(facts, [Stretch(0, 0.0, [1.0], [10]), Stretch(1, 0.5, [2.0], [10])], []).log().check()
+
+
+def test_steps_that_count_more_requests_than_there_were_are_noticed() -> None:
+    """Two tables that know nothing of each other: 2.5 s of steps with a request in them, and no request."""
+    facts = [ReplicaFacts("a", 0), ReplicaFacts("a", 1)]
+    log = Schedule(facts, [Stretch(0, 0.0, [1.0], [10]), Stretch(1, 0.5, [2.0], [10])], []).log()
+    with pytest.raises(InvariantBroken, match=r"Little's law: steps of a count 2.5 s"):
+        log.check_whole()
+
+
+# --- what is kept by reference, or by runs, is what it stands for
+
+
+def by_reference(schedule: Schedule) -> EventLog:
+    """The same log, its tokens said by the steps that made them wherever a chunk is the whole of a stretch's times."""
+    log = EventLog()
+    numbers = [log.replica(facts) for facts in schedule.replicas]
+    known = {}
+    for stretch in schedule.stretches:
+        first = log.steps(numbers[stretch.replica], stretch.outcome(), stretch.preempted)
+        known[tuple(stretch.times)] = (numbers[stretch.replica], first, len(stretch.times))
+    for request in schedule.requests:
+        steps = tuple(known[tuple(chunk.tolist())] for chunk in request.token_times)
+        log.request(replace(request, token_times=(), token_steps=steps))
+    return log
+
+
+@MORE
+@given(schedules)
+def test_tokens_by_reference_are_tokens_by_value(schedule: Schedule) -> None:
+    log, other = schedule.log(), by_reference(schedule)
+    other.check()
+    assert other.digest() == log.digest()
+    assert other.longest_gap().tolist() == log.longest_gap().tolist()
+    some = np.arange(log.request_count) % 2 == 0
+    for of in (log, other):
+        values, times = of.tokens.gaps(some)
+        assert sorted(np.repeat(values, times).tolist()) == sorted(log.itl(some).tolist())
+
+
+@MORE
+@given(schedules)
+def test_runs_are_their_steps(schedule: Schedule) -> None:
+    log = schedule.log()
+    steps = {place: of for place, of in log.each_replica() if len(of["start"])}
+    runs = {place: (of, ends) for place, of, ends in log.each_replicas_runs() if len(ends)}
+    assert steps.keys() == runs.keys()
+    for place, (of, ends) in runs.items():
+        heads = np.searchsorted(steps[place]["start"], of["start"])
+        assert ends.tolist() == steps[place]["end"].tolist()
+        assert of["end"].tolist() == steps[place]["end"][heads].tolist()
+        assert of["most_blocks"].tolist() == np.maximum.reduceat(steps[place]["kv_blocks"], heads).tolist()
+        took = steps[place]["end"] - steps[place]["start"]
+        decoding, present = dict(log.occupied())[log.replicas[place]]
+        assert decoding == pytest.approx(float((steps[place]["decode_seqs"] * took).sum()))
+        there = steps[place]["running"] + steps[place]["waiting"]
+        assert present == pytest.approx(float((there * took).sum()))
+
+
+def test_who_joins_in_a_run_is_there_from_then_on() -> None:
+    log = EventLog()
+    number = log.replica(ReplicaFacts("a", 0))
+    plan = StepPlan([], 4, 0, 1, 5, 5, 1, 0, 1, (0,) * BLOCK)
+    log.steps(number, StepOutcome(plan, 0.0, np.array([1.0, 2.0, 3.0, 4.0])), 0, [(1.5, 1), (2.5, 0), (3.9, 7)])
+    assert log.step_columns()["waiting"].tolist() == [0, 0, 1, 0]
+    assert [occupied for _, occupied in log.occupied()] == [(4.0, 5.0)]
+
+
+@MORE
+@given(st.lists(st.tuples(st.floats(0.0, 10.0), st.integers(1, 5)), min_size=1, max_size=30))
+def test_a_description_of_counted_values_is_that_of_the_values(counted: list[tuple[float, int]]) -> None:
+    values, times = np.array([value for value, _ in counted]), np.array([count for _, count in counted])
+    ours, plain = describe(values, times), describe(np.repeat(values, times))
+    assert ours == pytest.approx(plain, rel=1e-9, abs=1e-9)

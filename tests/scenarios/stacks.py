@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -74,6 +74,21 @@ class Script:
         raise NotImplementedError("a script numbers its requests itself")
 
 
+class Streaming:
+    """A source, of which one request in `every` wants its tokens one by one."""
+
+    def __init__(self, source: Source, every: int) -> None:
+        self._source = source
+        self._every = every
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._source, name)
+
+    def pop(self) -> ExecuteBatch:
+        batch = self._source.pop()
+        return replace(batch, stream=batch.request_id % self._every == 0)
+
+
 class Canceller(Actor):
     """A client that changes its mind: cancels requests at given times, whatever has become of them."""
 
@@ -107,13 +122,15 @@ def play(
     system: System | None = None,
     overrides: Mapping[str, Any] | None = None,
     base: Path | None = None,
+    make_runner: MakeRunner | None = None,
+    streamed: str = "none",
 ) -> Report:
     """As `rakka_sim.run`, with what a scenario cannot say: step times, scripted requests, cancels by the clock."""
     loaded, _ = load_scenario(scenario, overrides)
     system = system or SimRuntime(loaded.seed)
     log = EventLog()
     try:
-        stack = build(system, loaded, log, modelled if times is None else runner_of(times))
+        stack = build(system, loaded, log, make_runner or (modelled if times is None else runner_of(times)))
         for deployment in loaded.deployment:
             status = system.ask(stack.manager, Apply(deployment), 1e6)
             if status.error is not None:
@@ -126,6 +143,8 @@ def play(
                 for config in loaded.workload
             ]
             source = merge(sources) if len(sources) > 1 else sources[0]
+        if streamed != "none":
+            source = Streaming(source, every=1 if streamed == "all" else 2)
         done = system.promise("workload")
         generator = LoadGenerator(source, stack.gateway, done.ref, loaded.stop_after_s)
         client = system.spawn("client", lambda: generator)
@@ -139,7 +158,7 @@ def play(
 
 def checked(report: Report) -> Report:
     """The report, once its records agree with each other and Little's law holds on them."""
-    report.log.check()
+    report.log.check_whole()
     inside, rate_times_stay = report.littles_law()
     assert inside == pytest.approx(rate_times_stay, rel=1e-9)
     return report

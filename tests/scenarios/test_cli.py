@@ -99,7 +99,7 @@ def test_quiet_says_nothing(scenario: Path, tmp_path: Path) -> None:
 BAD_INPUT = {
     "no such file": (["run", "nowhere.toml"], "nowhere.toml"),
     "unknown key": (["run", "{}", "--set", "deployment.0.replica=1"], "replicas"),
-    "impossible value": (["run", "{}", "--set", "workload.arrivals.rate=-1"], "greater than 0"),
+    "impossible value": (["run", "{}", "--set", "workload.arrivals.rate=-1"], "greater than or equal to 0.000001"),
     "not an assignment": (["run", "{}", "--set", "seed"], "key=value"),
     "unknown policy": (["run", "{}", "--set", "routing.policy=fastest"], "round_robin"),
     "unknown mode": (["run", "{}", "--mode", "warp"], "simulate"),
@@ -107,6 +107,7 @@ BAD_INPUT = {
     "too few GPUs": (["run", "{}", "--set", "deployment.0.replicas=3"], "GPUs"),
     "unknown dataset": (["fetch", "azure-1999"], "azure-2023-conv"),
     "unknown option": (["run", "{}", "--fast"], "--fast"),
+    "a place for the report that is none": (["run", "{}", "--out", "/dev/null/x"], "report folder"),
 }
 
 

@@ -25,7 +25,7 @@ def table(**changes: Any) -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("changes", "key", "value", "allowed"),
     [
-        ({"arrivals": {"kind": "poisson", "rate": 0}}, "arrivals.poisson.rate", 0, "greater than 0"),
+        ({"arrivals": {"kind": "poisson", "rate": 0}}, "arrivals.poisson.rate", 0, "greater than or equal to 0.000001"),
         ({"arrivals": {"kind": "poisson", "rate": float("nan")}}, "arrivals.poisson.rate", None, "a finite number"),
         ({"arrivals": {"kind": "gamma", "rate": 1, "burstiness": 0}}, "arrivals.gamma.burstiness", 0, "greater than 0"),
         ({"arrivals": {"kind": "poison", "rate": 1}}, "arrivals", {"kind": "poison", "rate": 1}, "'poisson', 'gamma'"),

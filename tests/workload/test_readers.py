@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 from rakka_sim.config.workload import Trace
 from rakka_sim.errors import DatasetMissing, InputError, TraceError, UnknownName
 from rakka_sim.workload import json_array
-from rakka_sim.workload.readers.row import Row
+from rakka_sim.workload.readers import vllm
+from rakka_sim.workload.readers.row import Row, Tally
 from rakka_sim.workload.readers.trace import TraceFile
 
 Build = Callable[..., Any]
@@ -42,7 +43,8 @@ def sharegpt(*turns: str) -> dict[str, Any]:
 # --- round trips ------------------------------------------------------------------------------------------------
 
 TOKENS = st.integers(1, 2**31 - 1)
-ROWS = st.lists(st.tuples(st.integers(0, 10**12), TOKENS, TOKENS), min_size=1, max_size=8)
+ROWS = st.lists(st.tuples(st.integers(0, 10**11), TOKENS, TOKENS), min_size=1, max_size=8)
+ROWS_IN_SECONDS = st.lists(st.tuples(st.integers(0, 10**8), TOKENS, TOKENS), min_size=1, max_size=8)
 
 
 @pytest.fixture(scope="module")
@@ -84,7 +86,7 @@ def test_mooncake_round_trip(folder: Path, rows: list[Any], extra: str) -> None:
 
 
 @given(
-    rows=ROWS,
+    rows=ROWS_IN_SECONDS,
     names=st.sampled_from(
         [
             ("input_toks", "output_toks", "arrival_time_ns", 10**9),
@@ -102,7 +104,7 @@ def test_vllm_round_trip(folder: Path, rows: list[Any], names: tuple[str, str, s
     assert read(folder, "vllm", "\n".join(lines)) == expected
 
 
-@given(rows=ROWS, failed=st.lists(st.booleans(), min_size=8, max_size=8), newer=st.booleans())
+@given(rows=ROWS_IN_SECONDS, failed=st.lists(st.booleans(), min_size=8, max_size=8), newer=st.booleans())
 def test_burstgpt_round_trip(folder: Path, rows: list[Any], failed: list[bool], newer: bool) -> None:
     header = BURST.replace("Timestamp", "Timestamp,Session ID,Elapsed time") if newer else BURST
     lines, expected, at = [header], [], 0
@@ -372,3 +374,11 @@ def test_recorded_vllm_runs(shared_data: Path, gpu: str) -> None:
     assert len(rows) == 300
     assert rows[0] == Row(2358, 531)
     assert 29.0 < rows[-1].at < 29.2
+
+
+def test_a_time_beyond_any_clock_is_refused(folder: Path) -> None:
+    """So far out, the times of two tokens would be the same float."""
+    file = folder / "far.jsonl"
+    file.write_text("".join(f'{{"prompt_tokens": 1, "output_tokens": 1, "arrival_s": {at}}}\n' for at in (0, 1e18)))
+    with pytest.raises(TraceError, match=r"line 2, field arrival_s: 1e\+18 .* 1e\+09 s"):
+        list(vllm.rows(file, True, Tally()))

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from datetime import datetime
+from functools import lru_cache
 from pathlib import Path
 
 from rakka_sim.errors import TraceError
@@ -18,7 +19,7 @@ from rakka_sim.workload.readers.row import Row, Tally
 
 COLUMNS = ("TIMESTAMP", "ContextTokens", "GeneratedTokens")
 
-_STAMP = re.compile(r"(\d{4}-\d\d-\d\d)[ T](\d\d:\d\d:\d\d)(?:\.(\d{1,9}))?(?:\+00:00|Z)?", re.ASCII)
+_STAMP = re.compile(r"(\d{4}-\d\d-\d\d)[ T](\d\d):(\d\d):(\d\d)(?:\.(\d{1,9}))?(?:\+00:00|Z)?", re.ASCII)
 
 
 def rows(path: Path, timed: bool, tally: Tally) -> Iterator[Row]:
@@ -37,9 +38,16 @@ def _nanoseconds(file: str, line: int, stamp: str) -> int:
     # Neither a float nor a datetime holds seven decimals of today's date: integers do.
     found = _STAMP.fullmatch(stamp)
     try:
-        date, clock, fraction = found.groups() if found else ("", "", "")
-        whole = datetime.fromisoformat(f"{date} {clock}")
+        date, hours, minutes, seconds, fraction = found.groups() if found else ("", "", "", "", "")
+        clock = int(hours) * 3600 + int(minutes) * 60 + int(seconds)
+        if int(hours) > 23 or int(minutes) > 59 or int(seconds) > 59:
+            raise ValueError
+        whole = _day(date) * 86_400 + clock
     except ValueError:
         raise TraceError(file, line, COLUMNS[0], stamp, "a time such as 2023-11-16 18:15:46.6805900") from None
-    seconds = whole.toordinal() * 86_400 + whole.hour * 3600 + whole.minute * 60 + whole.second
-    return seconds * 10**9 + int((fraction or "").ljust(9, "0"))
+    return whole * 10**9 + int((fraction or "").ljust(9, "0"))
+
+
+@lru_cache(maxsize=64)
+def _day(date: str) -> int:
+    return datetime.fromisoformat(date).toordinal()

@@ -16,6 +16,8 @@ from rakka_sim.workload.files import open_checked
 from rakka_sim.workload.readers import azure, burstgpt, mooncake, sharegpt, vllm
 from rakka_sim.workload.readers.row import Row, Tally
 
+KEPT = 100_000  # rows
+
 Reader = Callable[[Path, bool, Tally], Iterator[Row]]
 
 READERS: dict[str, Reader] = {
@@ -28,15 +30,19 @@ READERS: dict[str, Reader] = {
 
 
 class TraceFile:
-    """A trace that was found and can be opened; its rows are read as they are asked for."""
+    """A trace that was found and can be opened; its rows are read as they are asked for.
 
-    __slots__ = ("_limit", "_offset_s", "_tally", "format", "path")
+    Those of a short one are kept from the check on, so that it is read once.
+    """
+
+    __slots__ = ("_kept", "_limit", "_offset_s", "_tally", "format", "path")
 
     def __init__(self, config: Trace, base_dir: Path) -> None:
         """Raises UnknownName, DatasetMissing or InputError."""
         self.path, self.format = _locate(config, base_dir)
         self._offset_s, self._limit = config.offset_s, config.limit
         self._tally = Tally()
+        self._kept: dict[bool, list[Row]] = {}  # by whether they are timed
 
     @property
     def skipped(self) -> int:
@@ -45,6 +51,8 @@ class TraceFile:
 
     def rows(self, timed: bool) -> Iterator[Row]:
         """The rows of the window, times counted from its start. Raises TraceError, InputError for an empty window."""
+        if timed in self._kept:
+            return iter(self._kept[timed])
         found = READERS[self.format](self.path, timed or self._offset_s > 0, self._tally)
         if self._offset_s:
             found = self._after_offset(found)
@@ -55,7 +63,11 @@ class TraceFile:
 
         Raises what `rows` raises, and InputError if all of them are skipped.
         """
-        rows = sum(1 for _ in islice(self.rows(timed), most))
+        found = islice(self.rows(timed), most)
+        first = list(islice(found, KEPT))
+        rows = len(first) + sum(1 for _ in found)
+        if rows < KEPT and not self._tally.skipped:  # what is skipped counts when its turn comes
+            self._kept[timed] = first
         if not rows:
             raise InputError("workload.trace", str(self.path), f"a request or more; its {self.skipped} rows are none")
         self._tally.skipped = 0

@@ -1,0 +1,169 @@
+"""Writes docs/performance.md from the figures that `simulate.py` and `where_time_goes.py` left in benchmarks/results.
+
+    python benchmarks/write_performance.py [--results FOLDER] [--out FILE]
+
+No figure is typed here: each comes from a file, with the machine and the commit that it was measured on.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+import about
+
+WHAT = {
+    "azure_conv_4": "Azure 2023 conversations, 4 replicas",
+    "azure_conv_8": "Azure 2023 conversations, 8 replicas",
+    "poisson_8": "Poisson chat, 8 replicas",
+    "poisson_64": "Poisson chat, 64 replicas",
+    "poisson_256_1m": "Poisson chat, 256 replicas, streamed",
+    "mooncake_prefix": "Mooncake conversations, prefix reuse, 8 replicas",
+}
+
+INTRODUCTION = """\
+# How fast it simulates
+
+Written by `benchmarks/write_performance.py` from `benchmarks/results`; `make bench` measures and writes anew.
+
+One core. Wall time is that of `rakka_sim.run`, from the scenario to the checked report, imports excluded; memory is the
+most that the process ever held, the summary included. Replicas are Llama-3.1-8B on one H200 each, with the roofline
+model, prefix caching on, and an event log that keeps every request, step and token.
+"""
+
+TRIED = """\
+## What makes it fast
+
+* **Runs of steps.** Decode steps that are sure to be alike are one plan, one job, one row of the log. Whatever
+  happens meanwhile cuts the run at its next boundary, and a fault leaves the steps that had ended before it. Property
+  tests hold runs against single steps, to the last bit of every record, under arrivals, cancels, preemption, prefix
+  reuse and faults.
+* **Tokens by reference.** A token's time is the end of the step that made it. The log keeps each step's end once and,
+  of a request, which steps brought its tokens: one stretch, unless it was preempted. Times are written out when
+  somebody asks. Gaps between tokens are counted, not listed: a step that a batch shares is one gap, so many times.
+* **One word per request.** Where nobody reads the tokens one by one (`stream = false`, as in every workload), the
+  engine delivers them once. An engine that dies delivers first what it has kept back.
+* **The KV cache by portions and spans.** The queue of free blocks holds lists as they were freed, so taking is
+  slicing; the prefix index knows spans of content, not single blocks, so a sequence is registered, found and
+  forgotten as a whole; a run deals its blocks in one go, in the order in which single steps would have taken them.
+* **Routing without looking around.** The ranks of replicas are kept as loads change; a choice among many costs about
+  what one among a few does.
+* **Steps go to the context itself.** A context keeps its address when it is rebuilt, so plans need not pass through
+  the worker that stands over it.
+* **Fewer collections.** A run makes hardly any cycles, so the garbage collector is asked to look less often while it
+  lasts. Turning it off altogether was tried and dropped: a user's own cycles would stay.
+
+## What is not done, or no more
+
+* Load reports on demand instead of one after every pass: routing would see other loads, and so be another policy.
+* Dropping the messages between engine, context and coordinator: they are the topology that is simulated.
+* Every token's time as a column of the log, as it was before: eight bytes a token are more than all the rest of a
+  long run.
+* Checking and summing up all steps of all replicas at once, as it was before: they are now looked at one replica
+  after the other, and by runs where a run is enough.
+"""
+
+
+def table(cases: dict[str, Any]) -> list[str]:
+    rows = [
+        "| case | requests | requests/s | x real time | engine steps/s | us per request | wall s | CPU s | peak MiB |",
+        "|---|--:|--:|--:|--:|--:|--:|--:|--:|",
+    ]
+    for name, case in cases.items():
+        rows.append(
+            f"| {WHAT.get(name, name)} (`{name}`) | {case['requests']:,d} | {case['requests_per_s']:,.0f} "
+            f"| {case['x_real_time']:,.0f} | {case['steps_per_s']:,.0f} | {case['us_per_request']:,.0f} "
+            f"| {case['wall_s']:,.1f} | {case['cpu_s']:,.1f} | {case['peak_mib']:,.0f} |"
+        )
+    return rows
+
+
+def provenance(found: dict[str, Any]) -> str:
+    machine, versions = found["machine"], found["versions"]
+    return (
+        f"Measured at commit `{found['commit']}`, seed {found['seed']}, on {machine['processor']} "
+        f"({machine['cores']} cores, {machine['memory_gib']} GiB), Python {versions['python']}, "
+        f"numpy {versions['numpy']}, simpy {versions['simpy']}. "
+        "Where CPU time is far below wall time, others used the core."
+    )
+
+
+def growth(cases: dict[str, Any]) -> list[str]:
+    if not {"poisson_8", "poisson_256_1m"} <= cases.keys():
+        return []
+    small, large = cases["poisson_8"], cases["poisson_256_1m"]
+    return [
+        "",
+        f"At one load per replica, a request costs {large['cpu_s'] / large['requests'] * 1e6:,.0f} us of CPU time on "
+        f"{large['replicas']} replicas and {small['cpu_s'] / small['requests'] * 1e6:,.0f} us on {small['replicas']}: "
+        f"{large['cpu_s'] / large['requests'] / (small['cpu_s'] / small['requests']):.2f} times as much.",
+    ]
+
+
+def before(found: dict[str, Any], now: dict[str, Any]) -> list[str]:
+    """The same cases at an earlier commit."""
+    lines = [
+        "",
+        "## Before and after",
+        "",
+        f"The same cases at commit `{found['commit']}`, where the engine, its records and its routing were as first "
+        "written. CPU time, because the two were not measured at the same time.",
+        "",
+        "| case | CPU us per request before | after | times as fast |",
+        "|---|--:|--:|--:|",
+    ]
+    for name, case in found["cases"].items():
+        if name in now:
+            then, after = (of["cpu_s"] / of["requests"] * 1e6 for of in (case, now[name]))
+            lines.append(f"| `{name}` | {then:,.0f} | {after:,.0f} | {then / after:.1f} |")
+    return lines
+
+
+def shares(found: dict[str, Any]) -> list[str]:
+    lines = [
+        "",
+        "## Where the time goes",
+        "",
+        f"cProfile, shares of the time inside a run (commit `{found['commit']}`).",
+    ]
+    for name, case in found["cases"].items():
+        lines += [
+            "",
+            f"`{name}`, {case['requests']:,d} requests:",
+            "",
+            "| part | % | function | % |",
+            "|---|--:|---|--:|",
+        ]
+        parts, functions = (list(case[key].items()) for key in ("by_part_pct", "by_function_pct"))
+        for row in range(max(len(parts), len(functions))):
+            cells = [of[row] if row < len(of) else ("", 0.0) for of in (parts, functions)]
+            shown = [f"{key} | {share:.1f}" if key else " | " for key, share in cells]
+            lines.append(f"| {shown[0]} | {shown[1].replace('<', '&lt;')} |")
+    return lines
+
+
+def main() -> None:
+    """Write the page."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--results", type=Path, default=about.ROOT / "benchmarks" / "results")
+    parser.add_argument("--out", type=Path, default=about.ROOT / "docs" / "performance.md")
+    options = parser.parse_args()
+    files = {name: options.results / f"{name}.json" for name in ("simulate", "simulate_before", "where_time_goes")}
+    found = {name: json.loads(file.read_text(encoding="utf-8")) for name, file in files.items() if file.is_file()}
+    if "simulate" not in found:
+        parser.error(f"no {files['simulate']}: run benchmarks/simulate.py --json {files['simulate']}")
+    cases = found["simulate"]["cases"]
+    lines = [INTRODUCTION, *table(cases), "", provenance(found["simulate"]), *growth(cases)]
+    if "simulate_before" in found:
+        lines += before(found["simulate_before"], cases)
+    if "where_time_goes" in found:
+        lines += shares(found["where_time_goes"])
+    options.out.parent.mkdir(parents=True, exist_ok=True)
+    options.out.write_text("\n".join(lines) + "\n\n" + TRIED, encoding="utf-8")
+    print(f"wrote {options.out}")
+
+
+if __name__ == "__main__":
+    main()
