@@ -59,11 +59,12 @@ def test_decode_attention_streams_keys_and_values(build: Build, shape: tuple[int
     assert [kernel.metadata.name for kernel in join] == (["_join"] if rows == 1 else [])
     widths = re.findall(r"cp\.async\.c[ag]\.shared\.global \[[^,]*\], \[[^,]*\], (\w+)", attention.asm["ptx"])
     assert widths, "keys and values are not fetched ahead"
-    # Tables, 4 bytes an entry, go the same way; keys and values in the widest pieces there are.
-    assert widths.count("0x10") > len(widths) / 2
+    # Tables, 4 bytes an entry, go the same way; keys and values in the widest pieces there are, two tiles ahead.
+    assert set(widths) <= {"0x4", "0x10"}
+    threads, tile = attention.metadata.num_warps * 32, 64 if shape[2] <= 128 else 32
+    assert widths.count("0x10") * 16 * threads >= 2 * 2 * tile * shape[2] * 2
     assert "mma.sync" in attention.asm["ptx"]
     # Two buffers each of keys and values at least, so that one is filled while the other is multiplied.
-    tile = 64 if shape[2] <= 128 else 32
     assert attention.metadata.shared >= 2 * 2 * tile * shape[2] * 2
 
 
