@@ -35,7 +35,10 @@ if TYPE_CHECKING:
 
 @value
 class Submit:
-    """A client's request; its chunks go to `reply_to` if `batch.stream`, and a `RequestEnded` ends it in any case."""
+    """A client's request; its chunks go to `reply_to`, and a `RequestEnded` ends it.
+
+    Without `batch.stream`, tokens that are only counted are not sent at all, real ones when there will be no more.
+    """
 
     batch: ExecuteBatch
     reply_to: Ref[Any]

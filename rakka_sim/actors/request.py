@@ -202,7 +202,7 @@ class Request(Actor):
             self._steps = joined(self._steps, chunk.steps) if self._steps is not None and chunk.steps else None
             self._output += count
             self._tokens += chunk.tokens
-            if self._batch.stream:
+            if self._batch.stream or chunk.tokens:  # real ones are an answer, even if it comes all at once
                 ctx.tell(self._client, chunk)
 
     def _finished(self, ctx: Context, msg: Finished) -> None:

@@ -11,7 +11,7 @@ import pytest
 import torch
 from hypothesis import Phase, event, given, settings
 from hypothesis import strategies as st
-from scenarios.stacks import Canceller
+from scenarios.stacks import Canceller, Streaming
 from scenarios.test_runs_of_steps import cancels, differences, scenarios
 
 import rakka_sim
@@ -135,9 +135,17 @@ class FaultyJob:
             self.job.execute()
         raise self.error
 
+    def done_by(self, now: float) -> StepOutcome | None:
+        """The steps before the one that the fault falls into; none where all were computed and then lost."""
+        return None if self.late else self.job.done_by(now)
+
 
 def play(
-    scenario: dict[str, Any], when: list[tuple[float, int]], faults: dict[int, tuple[Exception, bool]], real: bool
+    scenario: dict[str, Any],
+    when: list[tuple[float, int]],
+    faults: dict[int, tuple[Exception, bool]],
+    real: bool,
+    streamed: str = "none",
 ) -> tuple[Report, Notes | None]:
     """One run, with tokens or without them."""
     loaded, folder = load_scenario(scenario)
@@ -162,6 +170,8 @@ def play(
         ]
         done = system.promise("workload")
         source = merge(sources) if len(sources) > 1 else sources[0]
+        if streamed != "none":
+            source = Streaming(source, every=1 if streamed == "all" else 2)
         generator = LoadGenerator(source, stack.gateway, done.ref, loaded.stop_after_s, notes)
         client = system.spawn("client", lambda: generator)
         system.spawn("canceller", lambda: Canceller(stack.gateway, when))
@@ -191,13 +201,13 @@ faults = st.dictionaries(st.integers(1, 40), st.tuples(errors, st.booleans()), m
 
 
 @pytest.mark.slow
-@given(real_scenarios(), cancels, faults)
+@given(real_scenarios(), cancels, faults, st.sampled_from(["none", "some", "all"]))
 @settings(max_examples=40, phases=[Phase.explicit, Phase.reuse, Phase.generate, Phase.shrink])
 def test_every_token_is_the_one_it_would_be_alone(
-    scenario: dict[str, Any], when: list[tuple[float, int]], fails: dict[int, tuple[Exception, bool]]
+    scenario: dict[str, Any], when: list[tuple[float, int]], fails: dict[int, tuple[Exception, bool]], streamed: str
 ) -> None:
-    real, notes = play(scenario, when, fails, real=True)
-    counted, _ = play(scenario, when, fails, real=False)
+    real, notes = play(scenario, when, fails, real=True, streamed=streamed)
+    counted, _ = play(scenario, when, fails, real=False, streamed=streamed)
     assert differences(real, counted) == []
     assert real.digest == counted.digest
     assert notes is not None
