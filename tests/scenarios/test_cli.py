@@ -117,7 +117,10 @@ BAD_INPUT = {
     "not an assignment": (["run", "{}", "--set", "seed"], "key=value"),
     "unknown policy": (["run", "{}", "--set", "routing.policy=fastest"], "round_robin"),
     "unknown mode": (["run", "{}", "--mode", "warp"], "simulate"),
-    "not built": (["run", "{}", "--seeds", "2"], "not built"),
+    "not built": (
+        ["run", "{}", "--set", "deployment.m.model=gpt-4o", "--set", "cluster.nodes.n.egress=true"],
+        "not built",
+    ),
     "too few GPUs": (["run", "{}", "--set", "deployment.0.replicas=3"], "GPUs"),
     "unknown dataset": (["fetch", "azure-1999"], "azure-2023-conv"),
     "unknown option": (["run", "{}", "--fast"], "--fast"),
