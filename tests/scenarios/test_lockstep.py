@@ -200,6 +200,30 @@ errors = st.sampled_from([ContextPoisoned("test"), OutOfMemory("test"), RuntimeE
 faults = st.dictionaries(st.integers(1, 40), st.tuples(errors, st.booleans()), max_size=4)
 
 
+ONE_LONG_RUN = {
+    "deployment": [
+        {"name": "m", "model": "Tiny", "runtime_config": {"num_gpu_blocks": 48, "max_model_len": 512, "startup_s": 0.0}}
+    ],
+    "workload": [
+        {
+            "requests": 1,
+            "arrivals": {"kind": "poisson", "rate": 5.0},
+            "lengths": {"kind": "fixed", "prompt": 10, "output": 30},
+        }
+    ],
+}
+
+
+def test_a_fault_at_the_end_of_a_run_leaves_the_tokens_of_the_steps_before_it() -> None:
+    """One request: a prefill step, then a run of 29, whose last step fails. It is computed again, and nothing else."""
+    real, notes = play(ONE_LONG_RUN, [], {2: (ContextPoisoned("test"), False)}, real=True)
+    assert notes is not None
+    (request_id,) = notes.asked
+    assert notes.heard[request_id] == alone(notes.asked[request_id], notes.heard[request_id])
+    assert len(notes.heard[request_id]) == 30
+    assert len(real.steps) == 1 + 28 + 1
+
+
 @pytest.mark.slow
 @given(real_scenarios(), cancels, faults, st.sampled_from(["none", "some", "all"]))
 @settings(max_examples=40, phases=[Phase.explicit, Phase.reuse, Phase.generate, Phase.shrink])
