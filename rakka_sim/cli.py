@@ -57,7 +57,7 @@ def _overrides(sets: list[str] | None) -> dict[str, Any]:
 @app.command()
 def run(
     scenario: ScenarioFile,
-    mode: Annotated[str, typer.Option(help="simulate, emulate (lockstep, live: with the torch engine)")] = "simulate",
+    mode: Annotated[str, typer.Option(help="simulate, lockstep, emulate or live")] = "simulate",
     seed: Annotated[int | None, typer.Option(help="instead of the scenario's", min=0)] = None,
     seeds: Annotated[int, typer.Option(help="how many seeds to run, from the first on", min=1)] = 1,
     sets: Sets = None,

@@ -5,6 +5,9 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, overload
 
@@ -14,6 +17,7 @@ from rakka_sim.actors.client import Go, LoadGenerator
 from rakka_sim.actors.demands import demand_of
 from rakka_sim.actors.placement import DeploymentPlacementActor
 from rakka_sim.config.loading import load_scenario
+from rakka_sim.config.models import model_spec
 from rakka_sim.config.scenario import MODES, Scenario
 from rakka_sim.config.slo import resolve_slo
 from rakka_sim.core.placing import NodeBook, make_policy
@@ -30,7 +34,8 @@ from rakka_sim.runtime.replay import Trace, assert_same_trace
 from rakka_sim.runtime.sim import SimRuntime
 from rakka_sim.runtime.wall import Stopwatch
 from rakka_sim.values import TransportKind
-from rakka_sim.wiring import Stack, build, engine_plan, modelled, node_facts
+from rakka_sim.wiring import Stack, build, engine_plan, live, lockstep, modelled, node_facts
+from rakka_sim.workload.scribe import Scribe
 from rakka_sim.workload.source import Source, make_source, merge
 
 if TYPE_CHECKING:
@@ -38,6 +43,8 @@ if TYPE_CHECKING:
 
 Given = str | Path | Mapping[str, Any] | Scenario
 
+REAL_TOKENS = ("lockstep", "live")
+SPARE_THREADS = 4  # an engine that is being replaced may still have one
 WORKLOAD_STREAM = 0x6C6F6164  # keeps the workload's draws apart from those of every actor
 
 
@@ -82,15 +89,19 @@ def run(
     loaded, base = _load(scenario, overrides)
     if mode not in MODES:
         raise UnknownName("mode", mode, ", ".join(MODES))
-    if mode in ("lockstep", "live"):
-        raise NotBuilt(f"mode {mode!r} (it needs the torch engine)", 'use "simulate" or "emulate"')
+    if mode in REAL_TOKENS and find_spec("torch") is None:
+        raise InputError("mode", mode, '"simulate" or "emulate"; or install PyTorch: pip install "rakka_sim[live]"')
     if type(seeds) is not int or seeds < 1:
         raise InputError("seeds", seeds, "an integer, at least 1")
     first = loaded.seed if seed is None else _seed(seed)
 
     def once(root: int) -> Report:
-        system = SimRuntime(root) if mode == "simulate" else LiveRuntime(root)
-        return _run_on(system, loaded, base, mode, root, progress)
+        if mode in ("simulate", "lockstep"):
+            return _run_on(SimRuntime(root), loaded, base, mode, root, progress)
+        # A thread for each engine: it waits for the engine's processes.
+        engines = sum(deployment.replicas for deployment in loaded.deployment)
+        with ThreadPoolExecutor(engines + SPARE_THREADS) as waiting:
+            return _run_on(LiveRuntime(root, executor=waiting), loaded, base, mode, root, progress)
 
     return once(first) if seeds == 1 else Ensemble([once(first + more) for more in range(seeds)])
 
@@ -212,9 +223,10 @@ def _run_on(system: System, scenario: Scenario, base: Path, mode: str, seed: int
     watch, log = Stopwatch(), EventLog()
     try:
         with rarely_collected():
-            stack = build(system, scenario, log, base=base)
+            stack = _build(system, scenario, log, base, mode)
             _bring_up(system, stack, scenario)
-            _serve(system, stack, source, scenario.stop_after_s, progress)
+            scribe = _scribe(scenario) if mode in REAL_TOKENS else None
+            _serve(system, stack, source, scenario.stop_after_s, progress, scribe)
     finally:
         system.stop()
     log.check_whole()
@@ -237,9 +249,30 @@ def _bring_up(system: System, stack: Stack, scenario: Scenario) -> None:
             raise status.error
 
 
-def _serve(system: System, stack: Stack, source: Source, stop_after_s: float | None, progress: bool | None) -> None:
+def _build(system: System, scenario: Scenario, log: EventLog, base: Path, mode: str) -> Stack:
+    if mode == "live":
+        return build(system, scenario, log, live, base, real_tokens=True, real_launch=True)
+    if mode == "lockstep":
+        make_runner = partial(lockstep, time_model=scenario.time_model)
+        return build(system, scenario, log, make_runner, base, real_tokens=True)
+    return build(system, scenario, log, base=base)
+
+
+def _scribe(scenario: Scenario) -> Scribe:
+    """Writes what every deployment's vocabulary holds: a request may fall back to another one."""
+    return Scribe(min(model_spec(deployment.model).vocab for deployment in scenario.deployment))
+
+
+def _serve(
+    system: System,
+    stack: Stack,
+    source: Source,
+    stop_after_s: float | None,
+    progress: bool | None,
+    scribe: Scribe | None,
+) -> None:
     done = system.promise("workload")
-    generator = LoadGenerator(source, stack.gateway, done.ref, stop_after_s)
+    generator = LoadGenerator(source, stack.gateway, done.ref, stop_after_s, scribe)
     client = system.spawn("client", lambda: generator)
     with _Bar(source.total, progress) as bar:
         system.tell(client, Go())

@@ -15,6 +15,7 @@ from rakka_sim.values import (
     PlacementConstraints,
     PlacementResult,
     Progress,
+    StepFeed,
     StepOutcome,
     StepPlan,
     TokenChunk,
@@ -34,7 +35,10 @@ if TYPE_CHECKING:
 
 @value
 class Submit:
-    """A client's request; its chunks go to `reply_to` if `batch.stream`, and a `RequestEnded` ends it in any case."""
+    """A client's request; its chunks go to `reply_to`, and a `RequestEnded` ends it.
+
+    Without `batch.stream`, tokens that are only counted are not sent at all, real ones when there will be no more.
+    """
 
     batch: ExecuteBatch
     reply_to: Ref[Any]
@@ -180,12 +184,14 @@ class RouteTo:
 class AddRequest:
     """Serve this; `Scheduled`, `TokenChunk`s, then `Finished` or `Rejected` go to `reply_to`.
 
-    `generated` tokens were delivered by a former engine: they are prompt now and are not delivered again.
+    `generated` tokens were delivered by a former engine: they are prompt now and are not delivered again. `tokens` are
+    their ids, where they are real.
     """
 
     batch: ExecuteBatch
     reply_to: Ref[Any]
     generated: int = 0
+    tokens: tuple[int, ...] = ()
 
 
 @value
@@ -243,10 +249,14 @@ class Drain:
 
 @value
 class Execute:
-    """Run this plan; `Stepped` or `StepFailed` goes to `reply_to`. Whoever runs it notes its job in `progress`."""
+    """Run this plan; `Stepped` or `StepFailed` goes to `reply_to`. Whoever runs it notes its job in `progress`.
+
+    `feed` is for runners with real tokens.
+    """
 
     plan: StepPlan
     reply_to: Ref[Any]
+    feed: StepFeed | None = None
     progress: Progress | None = None
 
 

@@ -71,7 +71,12 @@ class FinishReason(enum.StrEnum):
 
 @dataclass(frozen=True, slots=True)  # hashable: it is a default of other values
 class Sampling:
-    """How tokens are drawn; `max_tokens` None means up to the model's context."""
+    """How tokens are drawn; `max_tokens` None means up to the model's context.
+
+    One of `stop_ids` (token ids; a model's end-of-sequence ids stand there too) ends the output and is its last token;
+    one of the strings `stop` ends it too, and the text before it.
+    `seed` None: each request has its own, which depends on its id alone.
+    """
 
     max_tokens: int | None = None
     temperature: float = 1.0
@@ -81,9 +86,13 @@ class Sampling:
     presence_penalty: float = 0.0
     frequency_penalty: float = 0.0
     seed: int | None = None
+    stop_ids: tuple[int, ...] = ()
 
 
 GREEDY_TO_THE_END = Sampling(temperature=0.0)
+
+# The `output_tokens` of a request of which nobody knows where the model will stop.
+UNKNOWN_LENGTH = 2**31 - 1
 
 
 @value
@@ -92,7 +101,7 @@ class ExecuteBatch:
 
     `output_tokens` is where the model would stop by itself, known to a workload and to nobody else: a modelled
     runner needs it, a policy must not read it. `session` groups turns of one conversation (0: none).
-    `timeout_s` is counted from arrival.
+    `timeout_s` is counted from arrival. `token_ids` is the prompt itself; only engines with real tokens need it.
     """
 
     request_id: int
@@ -106,6 +115,7 @@ class ExecuteBatch:
     session: int = 0
     priority: int = 0
     timeout_s: float | None = None
+    token_ids: tuple[int, ...] = ()
 
     @property
     def estimated_tokens(self) -> int:
@@ -128,7 +138,8 @@ class TokenChunk:
     """Tokens of one request, as they became ready: one time (s) per token.
 
     `times` may be shared by all rows of a run of steps: never write to it. A chunk with `finish` is the last one.
-    `steps` says which steps of the event log they came from, where they did.
+    `steps` says which steps of the event log they came from, where they did. Of real ones, `tokens` are the ids and
+    `text` what they add to the text.
     """
 
     request_id: int
@@ -137,6 +148,7 @@ class TokenChunk:
     finish: FinishReason | None = None
     usage: TokenUsage | None = None
     steps: tuple[Stretch, ...] = ()
+    tokens: tuple[int, ...] = ()
 
 
 @value
@@ -204,16 +216,41 @@ class StepPlan:
 
 
 @value
+class FedSequence:
+    """A sequence as a runner with real tokens must know it: every id known so far, and how to draw the next ones."""
+
+    request_id: int
+    tokens: tuple[int, ...]
+    sampling: Sampling
+    seed: int
+
+
+@value
+class StepFeed:
+    """What a runner with real tokens must be told before a plan; it remembers the rest.
+
+    `new`: sequences that it does not know, or is to know afresh. `blocks[request_id]` = (at, blocks): from entry `at`
+    on, the sequence's block table is this. For a run that includes the blocks that it will take. `gone`: forget them.
+    """
+
+    new: tuple[FedSequence, ...]
+    blocks: dict[int, tuple[int, tuple[int, ...]]]
+    gone: tuple[int, ...]
+
+
+@value
 class StepOutcome:
     """What a runner made of a plan: the end time (s) of each step that ran, and the tokens where they are real.
 
-    `tokens[request_id]` has one id per step that ran; modelled runners leave it empty.
+    `tokens[request_id]` has one id per step that ran; modelled runners leave it empty. A sequence in `broken` got
+    logits that are no numbers at the last of these steps, which has no token for it.
     """
 
     plan: StepPlan
     started: float
     times: np.ndarray[Any, Any]
     tokens: dict[int, list[int]] = field(default_factory=dict)
+    broken: tuple[int, ...] = ()
 
 
 class StepJob(Protocol):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,16 +14,20 @@ from rakka_sim.actors.gateway import ApiGateway
 from rakka_sim.actors.manager import DeploymentManager
 from rakka_sim.actors.metrics import Metrics
 from rakka_sim.actors.placement import DeploymentPlacementActor
+from rakka_sim.actors.worker import Launch, Runner
 from rakka_sim.config.gpus import GIB
-from rakka_sim.config.models import model_spec
+from rakka_sim.config.models import hf_config, model_spec
 from rakka_sim.config.scenario import TimeModel
 from rakka_sim.core.batching import Batcher, BatchingLimits
+from rakka_sim.core.feed import TokenFeed
 from rakka_sim.core.kv import KvCache
 from rakka_sim.core.placing import NodeFacts
 from rakka_sim.core.placing import make_policy as make_placing
 from rakka_sim.core.routing import make_policy
 from rakka_sim.engines.modelled import ModelledRunner
+from rakka_sim.engines.recipe import Recipe
 from rakka_sim.engines.sizing import kv_block_count
+from rakka_sim.errors import NotBuilt
 from rakka_sim.hardware.clusters import cluster_topology
 from rakka_sim.hardware.mig import MigState, slice_spec
 from rakka_sim.hardware.shape import MachineShape
@@ -32,7 +36,6 @@ from rakka_sim.timing.constants import HOST_OVERHEAD_S
 from rakka_sim.timing.factory import make_time_model
 
 if TYPE_CHECKING:
-    from rakka_sim.actors.worker import Runner
     from rakka_sim.config.cluster import Cluster, Node
     from rakka_sim.config.deployment import Deployment
     from rakka_sim.config.gpus import GpuSpec
@@ -54,6 +57,7 @@ class EnginePlan:
     text: str
     device: GpuSpec  # a GPU, or a slice of one
     group: Group | None = None  # how its GPUs reach each other; None: as in the machine they are usually in
+    gpus: tuple[int, ...] = ()  # of the node, by ordinal
 
 
 def engine_plan(
@@ -66,8 +70,9 @@ def engine_plan(
     engine, model = deployment.engine, model_spec(deployment.model)
     profile, group = deployment.placement.mig, None
     device = slice_spec(node.spec, profile) if profile else node.spec
-    if machine is not None and assignment is not None and len(assignment.gpus) > 1:
-        group = machine.group(assignment.gpus)
+    gpus = () if assignment is None else assignment.gpus
+    if machine is not None and len(gpus) > 1:
+        group = machine.group(gpus)
     trained = model.max_position_embeddings
     limits = BatchingLimits(
         max_num_seqs=engine.max_num_seqs,
@@ -79,14 +84,14 @@ def engine_plan(
     where = f"{deployment.name} on {deployment.gpus_per_replica} x {device.name}"
     if engine.num_gpu_blocks is not None:
         text = f"{where}: {engine.num_gpu_blocks} KV blocks, as set"
-        return EnginePlan(model, limits, engine.num_gpu_blocks, text, device, group)
+        return EnginePlan(model, limits, engine.num_gpu_blocks, text, device, group, gpus)
     sizing = kv_block_count(model, device, engine, tp=deployment.gpus_per_replica)
-    return EnginePlan(model, limits, sizing.blocks, f"{where}: {sizing.text}", device, group)
+    return EnginePlan(model, limits, sizing.blocks, f"{where}: {sizing.text}", device, group, gpus)
 
 
 def modelled(
     deployment: Deployment, node: Node, plan: EnginePlan, time_model: TimeModel | None = None
-) -> Callable[[], Runner]:
+) -> Callable[[], ModelledRunner]:
     """A runner whose steps take the time that the scenario's time model says; roofline where none is given."""
     engine = deployment.engine
     times = make_time_model(
@@ -94,6 +99,33 @@ def modelled(
     )
     overhead = HOST_OVERHEAD_S if engine.host_overhead_us is None else engine.host_overhead_us * 1e-6
     return lambda: ModelledRunner(times, overhead)
+
+
+def lockstep(
+    deployment: Deployment, node: Node, plan: EnginePlan, time_model: TimeModel | None = None
+) -> Callable[[], Runner]:
+    """A runner whose steps take the same time, and compute real tokens."""
+    from rakka_sim.engines.torch.architecture import architecture_of
+    from rakka_sim.engines.torch.building import make_runner
+    from rakka_sim.engines.torch.lockstep import LockstepRunner
+
+    recipe = replace(Recipe.of(deployment, plan.limits.max_model_len, plan.kv_blocks), tp=1)
+    architecture_of(recipe)  # a model that cannot be built is to be told here, not by a worker
+    times = modelled(deployment, node, plan, time_model)
+    return lambda: LockstepRunner(times(), make_runner(recipe))
+
+
+def live(deployment: Deployment, node: Node, plan: EnginePlan) -> Callable[[], Runner]:
+    """A runner in processes of this machine, whose steps take the time that they take."""
+    if deployment.placement.mig:
+        raise NotBuilt(f"live mode on a MIG slice ({deployment.placement.mig})", "choose a whole GPU")
+    from rakka_sim.engines.processes import ProcessRunner
+    from rakka_sim.engines.torch.architecture import architecture_of
+
+    recipe = Recipe.of(deployment, plan.limits.max_model_len, plan.kv_blocks, plan.gpus)
+    architecture_of(recipe)
+    plan.model.check_tp(recipe.tp)
+    return lambda: ProcessRunner.start(recipe, deployment.engine.watchdog_s)
 
 
 MakeRunner = Callable[["Deployment", "Node", EnginePlan], Callable[[], "Runner"]]
@@ -139,10 +171,14 @@ def build(
     log: EventLog,
     make_runner: MakeRunner | None = None,
     base: Path | None = None,
+    *,
+    real_tokens: bool = False,
+    real_launch: bool = False,
 ) -> Stack:
     """Start every actor that does not depend on a placement; deployments come up by `Apply` to the manager.
 
-    Topology files are found from `base` on.
+    Topology files are found from `base` on. `real_tokens`: engines keep the tokens themselves. `real_launch`: to make a
+    runner is work that takes real time.
     """
     deployments = {deployment.name: deployment for deployment in scenario.deployment}
     policy = scenario.routing.policy
@@ -162,7 +198,8 @@ def build(
         if plan.text not in kv_lines:
             kv_lines.append(plan.text)
         me = _identity(deployment, assignment, node, plan, log, coordinator, manager)
-        return partial(_engine, me, deployment, plan, make_runner(deployment, node, plan), log)
+        launch = Launch(make_runner(deployment, node, plan), deployment.engine.startup_s, real_launch)
+        return partial(_engine, me, deployment, plan, launch, log, real_tokens)
 
     manager = system.spawn("manager", lambda: DeploymentManager(placement, coordinator, make_engine))
     gateway = system.spawn("gateway", lambda: ApiGateway(deployments, coordinator, metrics, log))
@@ -194,9 +231,16 @@ def _identity(
 
 
 def _engine(
-    me: Identity, deployment: Deployment, plan: EnginePlan, make_runner: Callable[[], Runner], log: EventLog
+    me: Identity, deployment: Deployment, plan: EnginePlan, launch: Launch, log: EventLog, real_tokens: bool
 ) -> EngineCore:
     engine = deployment.engine
     kv = KvCache(plan.kv_blocks, engine.block_size, engine.enable_prefix_caching)
     batcher = Batcher(plan.limits, kv, runs=engine.runs_of_steps)
-    return EngineCore(me, batcher, make_runner, engine.startup_s, log)
+    return EngineCore(me, batcher, launch, log, _feed(deployment, plan, kv) if real_tokens else None)
+
+
+def _feed(deployment: Deployment, plan: EnginePlan, kv: KvCache) -> TokenFeed:
+    from rakka_sim.engines.torch.tokenizer import IncrementalText, tokenizer_of
+
+    tokenizer = tokenizer_of(hf_config(deployment.model)[1])
+    return TokenFeed(kv, plan.model.vocab, lambda: IncrementalText(tokenizer.decode))

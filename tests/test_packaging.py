@@ -37,7 +37,7 @@ IMPORT_NAMES = {
     "aiconfigurator-core": "aiconfigurator_core",
 }
 # What comes with another package, which pins it and documents it as its own.
-COMES_WITH = {"pydantic_core": "pydantic"}
+COMES_WITH = {"pydantic_core": "pydantic", "triton": "torch"}
 
 
 def _floors(requirements: list[str]) -> dict[str, str]:
@@ -49,10 +49,12 @@ def _floors(requirements: list[str]) -> dict[str, str]:
 
 
 def _out_of_step(project: dict[str, Any], environment: dict[str, Any]) -> Iterator[str]:
-    wanted = _floors(project["dependencies"])
+    wanted, by_pip = _floors(project["dependencies"]), []
     for extra, requirements in project["optional-dependencies"].items():
         if extra not in NOT_ON_CONDA | {"all"}:
-            wanted |= _floors(requirements)
+            # What only some platforms have goes through pip: conda knows no markers.
+            by_pip += [requirement for requirement in requirements if ";" in requirement]
+            wanted |= _floors([requirement for requirement in requirements if ";" not in requirement])
     wanted = {CONDA_NAMES.get(name, name): floor for name, floor in wanted.items()}
     wanted |= {"python": project["requires-python"], "pip": ""}
     *listed, last = environment["dependencies"]
@@ -60,8 +62,8 @@ def _out_of_step(project: dict[str, Any], environment: dict[str, Any]) -> Iterat
     for name in sorted(wanted.keys() | there.keys()):
         if wanted.get(name) != there.get(name):
             yield f"{name}: {wanted.get(name)} in pyproject.toml, {there.get(name)} in environment.yml"
-    if last != {"pip": ["-e ."]}:
-        yield f"environment.yml ends with {last}, not with the package itself"
+    if last != {"pip": [*by_pip, "-e ."]}:
+        yield f"environment.yml ends with {last}, not with {[*by_pip, 'the package itself']}"
 
 
 def test_conda_and_pip_install_the_same() -> None:
@@ -87,8 +89,13 @@ def test_a_difference_would_be_noticed(listed: list[object], finding: str) -> No
     found = list(_out_of_step(project, {"dependencies": listed}))
     assert len(found) == 1
     assert finding in found[0]
+    fitting = ["python>=3.11", "pip", "numpy>=2.0", "pytorch>=2"]
+    assert not list(_out_of_step(project, {"dependencies": [*fitting, {"pip": ["-e ."]}]}))
+    project["optional-dependencies"]["dev"] = ["y>=1; sys_platform == 'linux'"]
+    (finding,) = _out_of_step(project, {"dependencies": [*fitting, {"pip": ["-e ."]}]})
+    assert "y>=1" in finding
     assert not list(
-        _out_of_step(project, {"dependencies": ["python>=3.11", "pip", "numpy>=2.0", "pytorch>=2", {"pip": ["-e ."]}]})
+        _out_of_step(project, {"dependencies": [*fitting, {"pip": ["y>=1; sys_platform == 'linux'", "-e ."]}]})
     )
 
 
@@ -97,7 +104,7 @@ def test_a_difference_would_be_noticed(listed: list[object], finding: str) -> No
 
 def test_every_requirement_has_a_floor_and_no_cap() -> None:
     for requirement in [*PROJECT["dependencies"], *(r for name in EXTRAS if name != "all" for r in EXTRAS[name])]:
-        assert re.fullmatch(r"[\w-]+>=[\d.]+", requirement), requirement
+        assert re.fullmatch(r"[\w-]+>=[\d.]+(; \w.*)?", requirement), requirement
 
 
 def test_the_same_package_has_the_same_floor_in_every_extra() -> None:

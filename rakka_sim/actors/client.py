@@ -25,6 +25,16 @@ class Source(Protocol):
     def ended(self, request_id: int, now: float, output_tokens: int) -> None: ...
 
 
+class Scribe(Protocol):
+    """Gives requests real tokens (`workload.scribe`)."""
+
+    def write(self, batch: ExecuteBatch) -> ExecuteBatch: ...
+
+    def hear(self, chunk: TokenChunk) -> None: ...
+
+    def ended(self, request_id: int) -> None: ...
+
+
 @value
 class Go:
     """Start: the deployments serve. Times of the source count from now."""
@@ -49,9 +59,19 @@ class WorkloadDone:
 
 
 class LoadGenerator(Actor):
-    """Submits each request at its time and tells `done` when all have ended. `ended` may be read for progress."""
+    """Submits each request at its time and tells `done` when all have ended. `ended` may be read for progress.
 
-    def __init__(self, source: Source, gateway: Ref[Any], done: Ref[Any], stop_after_s: float | None = None) -> None:
+    `scribe` is for engines that want real tokens.
+    """
+
+    def __init__(
+        self,
+        source: Source,
+        gateway: Ref[Any],
+        done: Ref[Any],
+        stop_after_s: float | None = None,
+        scribe: Scribe | None = None,
+    ) -> None:
         self._source = source
         self._gateway = gateway
         self._done = done
@@ -59,6 +79,7 @@ class LoadGenerator(Actor):
         self._timer: Timer | None = None
         self._timer_at = 0.0
         self._stop_after_s = stop_after_s
+        self._scribe = scribe
         self._stopped = False
         self._open: dict[int, None] = {}  # ids in order of submission
         self.ended = 0
@@ -68,10 +89,13 @@ class LoadGenerator(Actor):
             case RequestEnded():
                 self._open.pop(msg.request_id, None)
                 self.ended += 1
+                if self._scribe is not None:
+                    self._scribe.ended(msg.request_id)
                 self._source.ended(msg.request_id, ctx.now - self._origin, msg.usage.output)
                 self._arm(ctx)
             case TokenChunk():
-                pass
+                if self._scribe is not None:
+                    self._scribe.hear(msg)
             case NextArrival():
                 self._timer = None
                 if not self._stopped:
@@ -95,6 +119,8 @@ class LoadGenerator(Actor):
         source, due = self._source, max(self._timer_at, ctx.now - self._origin)
         while (at := source.peek()) is not None and at <= due:
             batch = source.pop()
+            if self._scribe is not None:
+                batch = self._scribe.write(batch)
             self._open[batch.request_id] = None
             ctx.tell(self._gateway, Submit(batch, ctx.self))
 

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from rakka_sim.actors.passes import Schedule, SchedulingPass
-from rakka_sim.actors.worker import Runner, Worker
-from rakka_sim.core.batching import Batcher, Event, Preempted, Sampled, SequenceSpec, Started
+from rakka_sim.actors.step_log import StepLog, Times
+from rakka_sim.actors.worker import Launch, Worker
+from rakka_sim.core.batching import NOBODY, Batcher, Event, Preempted, Sampled, SequenceSpec, Started
 from rakka_sim.core.supervision import Directive, Supervision
-from rakka_sim.errors import Backpressure, InferenceError, Internal, InvariantBroken
+from rakka_sim.errors import Backpressure, InferenceError, Internal, OutOfMemory
 from rakka_sim.messages import (
     AddRequest,
     Cancel,
@@ -33,13 +33,12 @@ from rakka_sim.messages import (
     WorkerReady,
 )
 from rakka_sim.runtime.api import Actor, Context, Ref
-from rakka_sim.values import FinishReason, Load, Progress, StepOutcome, StepPlan, Stretch, TokenChunk
+from rakka_sim.values import FinishReason, Load, Progress, StepOutcome, StepPlan, TokenChunk
 
 if TYPE_CHECKING:
     from rakka_sim.config.deployment import Serving
+    from rakka_sim.core.feed import TokenFeed
     from rakka_sim.records import EventLog
-
-Times = np.ndarray[Any, Any]
 
 NO_TIMES = np.empty(0)
 NO_TIMES.setflags(write=False)
@@ -67,37 +66,36 @@ class Identity:
 
 
 class EngineCore(Actor):
-    """Admits up to `max_concurrent` requests, queues or refuses the rest, steps through its worker, emits tokens."""
+    """Admits up to `max_concurrent` requests, queues or refuses the rest, steps through its worker, emits tokens.
+
+    `feed` keeps the tokens themselves where the worker's are real; a modelled worker's are only counted.
+    """
 
     def __init__(
-        self, identity: Identity, batcher: Batcher, make_runner: Callable[[], Runner], startup_s: float, log: EventLog
+        self, identity: Identity, batcher: Batcher, launch: Launch, log: EventLog, feed: TokenFeed | None = None
     ) -> None:
         self._identity = identity
         self._batcher = batcher
-        self._make_runner = make_runner
-        self._startup_s = startup_s
-        self._log = log
+        self._launch = launch
+        self._log = StepLog(log, identity.log_index)
+        self._feed = feed
         self._context: Ref[Any] | None = None  # of the worker, once it is built
-        self._origin = 0  # the number that the log has for the batcher's first step
         self._clients: dict[int, Ref[Any]] = {}  # of every request in the batcher
         self._queue: deque[AddRequest] = deque()  # not admitted yet
         self._queued_tokens = 0
         self._received = 0
         self._plan: StepPlan | None = None
         self._progress = Progress()  # of that plan
-        self._preempted = 0
         self._ready = False
         self._announced = False  # only the first context makes the replica known; later ones mend it
         self._ending = False  # the run in flight has been asked to end
-        self._waiting = 0  # in the batcher's queue, and how that changed while the plan in flight was computed
-        self._joined: list[tuple[float, int]] = []
         self._passing = False  # a scheduling pass is under way
         self._failures = 0
         self._drain: Drain | None = None
         self._reported: tuple[float, ...] | None = None
 
     def started(self, ctx: Context) -> None:
-        ctx.spawn("worker", lambda: Worker(self._make_runner, self._startup_s, ctx.self), WORKERS)
+        ctx.spawn("worker", lambda: Worker(self._launch, ctx.self), WORKERS)
 
     def receive(self, ctx: Context, msg: Any) -> None:
         match msg:
@@ -157,11 +155,15 @@ class EngineCore(Actor):
             batch.stream,
         )
         try:
+            if self._feed is not None:
+                self._feed.check(batch)
             self._batcher.add(spec)
         except InferenceError as error:
             ctx.tell(msg.reply_to, Rejected(batch.request_id, error))
         else:
             self._clients[batch.request_id] = msg.reply_to
+            if self._feed is not None:
+                self._feed.add(batch, msg.tokens)
 
     def _admit_queued(self, ctx: Context) -> None:
         while self._queue and len(self._clients) < self._identity.serving.max_concurrent:
@@ -201,9 +203,7 @@ class EngineCore(Actor):
                 self._passing = True
                 ctx.run(SchedulingPass(), lambda _: Schedule())
             return
-        if self._batcher.waiting != self._waiting:
-            self._waiting = self._batcher.waiting
-            self._joined.append((ctx.now, self._waiting))
+        self._log.queue(ctx.now, self._batcher.waiting)
         if self._batcher.run_must_end and not self._ending and self._context is not None:
             self._ending = True
             ctx.tell(self._context, EndRun())
@@ -215,9 +215,13 @@ class EngineCore(Actor):
         self._plan = self._batcher.plan()
         self._emit(ctx, self._batcher.take_events())
         if self._plan is not None:
-            self._ending, self._waiting, self._joined = False, self._plan.waiting, []
+            self._ending = False
+            self._log.begins(self._plan)
+            feed = None
+            if self._feed is not None:
+                feed = self._feed.inputs(self._plan, self._batcher.promised_blocks(self._plan))
             self._progress = Progress()
-            ctx.tell(self._context, Execute(self._plan, ctx.self, self._progress))
+            ctx.tell(self._context, Execute(self._plan, ctx.self, feed, self._progress))
         elif self._drain is not None and not self._clients and self._received >= self._drain.routed:
             ctx.tell(self._drain.reply_to, Drained(self._identity.deployment, self._identity.replica))
             ctx.stop()
@@ -226,7 +230,8 @@ class EngineCore(Actor):
         if self._plan is None:
             return
         first = self._record(msg.outcome)
-        self._emit(ctx, self._batcher.commit(len(times)), times, first)
+        ended = self._feed.took(msg.outcome) if self._feed is not None else NOBODY
+        self._emit(ctx, self._batcher.commit(len(times), ended), times, first)
         self._step(ctx)
         self._report(ctx)
 
@@ -235,6 +240,8 @@ class EngineCore(Actor):
         self._ready = not msg.rebuilding
         failed = self._plan
         self._lose(ctx)
+        if isinstance(msg.error, OutOfMemory):
+            self._batcher.shrink()
         if failed is not None and not msg.rebuilding:
             self._failures += 1
             if self._failures >= MAX_FAILURES_IN_A_ROW:
@@ -246,12 +253,8 @@ class EngineCore(Actor):
 
     def _record(self, outcome: StepOutcome) -> int:
         """The plan in flight has come to this; the number that the log has for its first step."""
-        first = self._log.steps(self._identity.log_index, outcome, self._preempted, self._joined)
-        done = self._batcher.steps_done
-        if done and first - done != self._origin:
-            raise InvariantBroken("engine", f"somebody else logs steps as replica {self._identity.replica}")
-        self._origin = first - done
-        self._plan, self._preempted, self._failures = None, 0, 0
+        first = self._log.note(outcome, self._batcher.steps_done)
+        self._plan, self._failures = None, 0
         return first
 
     def _lose(self, ctx: Context) -> None:
@@ -260,8 +263,12 @@ class EngineCore(Actor):
         times, first = NO_TIMES, 0
         if outcome is not None:
             times, first = outcome.times, self._record(outcome)
+            if self._feed is not None:
+                self._feed.took(outcome)
         self._plan = None
         self._emit(ctx, self._batcher.fail(len(times)), times, first)
+        if self._feed is not None:
+            self._feed.forget()
 
     def _give_up(self, ctx: Context, plan: StepPlan, error: Exception) -> None:
         """The batch of a plan fails whenever it is tried: it ends, and the others go on."""
@@ -272,6 +279,8 @@ class EngineCore(Actor):
                 for event in self._batcher.cancel(row.request_id):
                     if isinstance(event, Sampled) and event.count:  # what has been kept back stands
                         ctx.tell(client, self._chunk(replace(event, finish=None), NO_TIMES, 0))
+                if self._feed is not None:
+                    self._feed.drop(row.request_id)
                 ctx.tell(client, Rejected(row.request_id, reason))
 
     def _emit(self, ctx: Context, events: list[Event], times: Times = NO_TIMES, first: int = 0) -> None:
@@ -283,20 +292,22 @@ class EngineCore(Actor):
                 case Sampled(request_id, _, count, _, preemptions):
                     chunk = self._chunk(event, times[:count], first)
                     ctx.tell(self._clients.pop(request_id), Finished(chunk, preemptions))
+                    if self._feed is not None:
+                        self._feed.drop(request_id)
                 case Started(request_id, cached):
                     ctx.tell(self._clients[request_id], Scheduled(request_id, ctx.now, cached))
-                case Preempted():
-                    self._preempted += 1
+                case Preempted(request_id):
+                    self._log.preempted += 1
+                    if self._feed is not None:
+                        self._feed.unseat(request_id)
 
     def _chunk(self, event: Sampled, times: Times, first: int) -> TokenChunk:
-        index = self._identity.log_index
-        steps: tuple[Stretch, ...] = ()
-        if event.steps:  # not streamed: these are all its tokens
-            steps = tuple([(index, self._origin + step, count) for step, count in event.steps])
-            times = self._log.times_of(steps)
-        elif event.count:
-            steps = ((index, first, event.count),)
-        return TokenChunk(event.request_id, times, finish=event.finish, steps=steps)
+        times, steps = self._log.place(event, times, first)
+        text: str = ""
+        tokens: tuple[int, ...] = ()
+        if self._feed is not None:
+            text, tokens = self._feed.say(event.request_id, event.count, event.finish is not None)
+        return TokenChunk(event.request_id, times, text, event.finish, None, steps, tokens)
 
     def stopped(self, ctx: Context) -> None:
         """What was computed for its requests stands: they take it to the next engine."""

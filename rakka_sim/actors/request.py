@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from rakka_sim.core.lifecycle import REQUEST, Lifecycle
-from rakka_sim.errors import Backpressure, InferenceError, ServerError, Timeout
+from rakka_sim.errors import Backpressure, InferenceError, Internal, ServerError, Timeout
 from rakka_sim.messages import (
     AddRequest,
     Cancel,
@@ -79,6 +79,7 @@ class Request(Actor):
         self._preemptions = 0
         self._output = 0
         self._times: list[np.ndarray[Any, Any]] = []
+        self._tokens: list[int] = []  # their ids, where they are real
         self._steps: tuple[Stretch, ...] | None = ()  # where the log has them; None if it does not have them all
         self._giving_up: InferenceError | FinishReason | None = None
         self._routing = False  # the coordinator owes an answer
@@ -145,7 +146,7 @@ class Request(Actor):
         self._life.fire("dispatch")
         self._engine, self._replica = msg.engine, msg.replica
         ctx.watch(msg.engine)
-        ctx.tell(msg.engine, AddRequest(self._batch, ctx.self, self._output))
+        ctx.tell(msg.engine, AddRequest(self._batch, ctx.self, self._output, tuple(self._tokens)))
 
     def _no_route(self, ctx: Context, error: InferenceError) -> None:
         self._routing = False
@@ -200,7 +201,8 @@ class Request(Actor):
             self._times.append(chunk.times)
             self._steps = joined(self._steps, chunk.steps) if self._steps is not None and chunk.steps else None
             self._output += count
-            if self._batch.stream:
+            self._tokens += chunk.tokens
+            if self._batch.stream or chunk.tokens:  # real ones are an answer, even if it comes all at once
                 ctx.tell(self._client, chunk)
 
     def _finished(self, ctx: Context, msg: Finished) -> None:
@@ -210,7 +212,8 @@ class Request(Actor):
             self._end_as(ctx, self._giving_up)
         else:
             reason = msg.chunk.finish or FinishReason.STOP
-            self._end(ctx, reason.value)
+            broken = Internal("the model gave logits that are no numbers") if reason is FinishReason.ERROR else None
+            self._end(ctx, broken.kind if broken else reason.value, broken)
 
     # --- the end ------------------------------------------------------------------------------------------------
 

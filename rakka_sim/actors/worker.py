@@ -14,22 +14,27 @@ from rakka_sim.runtime.api import Actor, Context, Job, JobFailed, Ref, Running
 if TYPE_CHECKING:
     import numpy as np
 
-    from rakka_sim.values import StepOutcome, StepPlan
+    from rakka_sim.values import StepFeed, StepOutcome, StepPlan
 
 
 class Runner(Protocol):
     """What computes steps: a time model, or a model on a device."""
 
-    def job(self, plan: StepPlan) -> Job[StepOutcome]:
-        """The work of one plan."""
+    def job(self, plan: StepPlan, feed: StepFeed | None) -> Job[StepOutcome]:
+        """The work of one plan. `feed` is what a runner with real tokens must know besides."""
+        ...
+
+    def close(self) -> None:
+        """Let go of the device, at once."""
         ...
 
 
-@dataclass(slots=True)
-class Startup:
-    """Building a context: a modelled job of fixed length."""
+@dataclass(frozen=True, slots=True)
+class Launch:
+    """How a context gets its runner, as a job: after `seconds` of the clock or, if `real`, when `make` is done."""
 
-    seconds: float
+    make: Callable[[], Runner]
+    seconds: float = 0.0
     real: bool = False
 
     def ends_at(self, start: float, rng: np.random.Generator) -> float:
@@ -38,38 +43,39 @@ class Startup:
     def cut(self, now: float) -> float:
         raise NotImplementedError("building a context has no boundary to stop at")
 
-    def execute(self) -> None:
-        return None
+    def execute(self) -> Runner:
+        return self.make()
 
 
 @dataclass(slots=True)
 class Built:
     """The context's word to itself: its runner is ready."""
 
+    runner: Runner
+
 
 class DeviceContext(Actor):
     """Owns the runner. A fault that poisons the device ends this incarnation; the next one builds a new runner."""
 
-    def __init__(self, make_runner: Callable[[], Runner], startup_s: float, engine: Ref[Any]) -> None:
-        self._make_runner = make_runner
-        self._startup_s = startup_s
+    def __init__(self, launch: Launch, engine: Ref[Any]) -> None:
+        self._launch = launch
         self._engine = engine
         self._runner: Runner | None = None
         self._running: Running | None = None
 
     def started(self, ctx: Context) -> None:
-        ctx.run(Startup(self._startup_s), lambda _: Built())
+        ctx.run(self._launch, Built)
 
     def receive(self, ctx: Context, msg: Any) -> None:
         match msg:
             case Stepped():
                 self._running = None
                 ctx.tell(self._engine, msg)
-            case Execute(plan, _, progress):
+            case Execute(plan, _, feed, progress):
                 if self._runner is None:
                     ctx.tell(self._engine, StepFailed(RuntimeError("the context is still being built"), True))
                 else:
-                    job = self._runner.job(plan)
+                    job = self._runner.job(plan, feed)
                     self._running = ctx.run(job, Stepped)
                     if progress is not None:
                         progress.look_into(job)
@@ -78,19 +84,19 @@ class DeviceContext(Actor):
                     self._running.interrupt()
             case JobFailed(error):
                 self._running = None
+                if self._runner is None and isinstance(error, OutOfMemory):
+                    # For a step this means: go on with the next one. Without a runner there is nothing to go on with.
+                    raise ContextPoisoned(f"it could not be built: {error}") from error
                 raise error
-            case Built():
-                self._build()
+            case Built(runner):
+                self._runner = runner
                 ctx.tell(self._engine, WorkerReady(ctx.self))
             case _:
                 ctx.unhandled(msg)
 
-    def _build(self) -> None:
-        try:
-            self._runner = self._make_runner()
-        except OutOfMemory as error:
-            # For a step this means: go on with the next one. Without a runner there is nothing to go on with.
-            raise ContextPoisoned(f"it could not be built: {error}") from error
+    def stopped(self, ctx: Context) -> None:
+        if self._runner is not None:
+            self._runner.close()
 
 
 class Worker(Actor):
@@ -99,16 +105,13 @@ class Worker(Actor):
     A context keeps its address when it is rebuilt, so steps need not pass through here; those that do are passed on.
     """
 
-    def __init__(self, make_runner: Callable[[], Runner], startup_s: float, engine: Ref[Any]) -> None:
-        self._make = make_runner
-        self._startup_s = startup_s
+    def __init__(self, launch: Launch, engine: Ref[Any]) -> None:
+        self._launch = launch
         self._engine = engine
         self._context: Ref[Any] | None = None
 
     def started(self, ctx: Context) -> None:
-        self._context = ctx.spawn(
-            "context", lambda: DeviceContext(self._make, self._startup_s, self._engine), WORKER_TIER
-        )
+        self._context = ctx.spawn("context", lambda: DeviceContext(self._launch, self._engine), WORKER_TIER)
 
     def receive(self, ctx: Context, msg: Any) -> None:
         if isinstance(msg, Execute | EndRun) and self._context is not None:

@@ -103,6 +103,11 @@ class EngineConfig(Table):
     host_overhead_us: float | None = Field(None, ge=0.0, le=1e9, description="default: the time model's constant")
     frontend_overhead_us: float = Field(1000.0, ge=0.0, le=1e9)
     startup_s: Seconds = Field(0.0, description="from placement to the first request, and after a rebuild")
+    device: Literal["auto", "cpu", "cuda"] = Field("auto", description="of real tensors; auto: CUDA if there is any")
+    load_format: Literal["auto", "dummy"] = Field("auto", description="dummy: random weights, whatever the folder has")
+    cpu_threads: int = Field(0, ge=0, description="of real tensors on a CPU; 0: as PyTorch chooses")
+    watchdog_s: PositiveFloat = Field(60.0, description="a real step that takes longer hangs: its process is killed")
+    stream_interval_s: float = Field(0.05, ge=0.0, description="a real run of steps gives out its tokens as often")
     runs_of_steps: bool = Field(True, description="false: one decode step at a time; the records are the same")
 
     @model_validator(mode="after")

@@ -12,12 +12,25 @@ from rakka_sim.config.gpus import suggest
 from rakka_sim.config.shapes import DTYPE_BYTES, ModelSpec, dtype_bytes
 from rakka_sim.errors import InputError, UnknownName
 
-__all__ = ["DTYPE_BYTES", "PRESETS", "ModelSpec", "dtype_bytes", "from_hf", "model_spec"]
+__all__ = ["DTYPE_BYTES", "PRESETS", "ModelSpec", "dtype_bytes", "from_hf", "hf_config", "model_spec"]
 
-_LLAMA_3 = {"architectures": ["LlamaForCausalLM"], "vocab_size": 128256, "max_position_embeddings": 131072}
-_QWEN_3 = {"vocab_size": 151936, "max_position_embeddings": 40960, "head_dim": 128}
+_LLAMA_3 = {
+    "architectures": ["LlamaForCausalLM"],
+    "vocab_size": 128256,
+    "max_position_embeddings": 131072,
+    "rms_norm_eps": 1e-05,
+    "rope_theta": 500000.0,
+    "rope_scaling": {
+        "rope_type": "llama3",
+        "factor": 8.0,
+        "low_freq_factor": 1.0,
+        "high_freq_factor": 4.0,
+        "original_max_position_embeddings": 8192,
+    },
+}
+_QWEN_3 = {"vocab_size": 151936, "max_position_embeddings": 40960, "head_dim": 128, "rope_theta": 1000000.0}
 
-# The fields of each model's config.json that its cost depends on.
+# The fields of each model's config.json that its cost, and what it computes, depend on.
 PRESETS: dict[str, dict[str, Any]] = {
     "Llama-3.1-8B": _LLAMA_3
     | {
@@ -71,11 +84,25 @@ PRESETS: dict[str, dict[str, Any]] = {
         "moe_intermediate_size": 768,
         "num_experts": 128,
         "num_experts_per_tok": 8,
+        "norm_topk_prob": True,
         "decoder_sparse_step": 1,
         "mlp_only_layers": [],
         "num_hidden_layers": 48,
         "num_attention_heads": 32,
         "num_key_value_heads": 4,
+    },
+    # Of no model: small enough to compute on any CPU, for tests and first steps.
+    "Tiny": {
+        "architectures": ["LlamaForCausalLM"],
+        "hidden_size": 64,
+        "intermediate_size": 128,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "vocab_size": 512,
+        "max_position_embeddings": 4096,
+        "tie_word_embeddings": True,
+        "initializer_range": 0.2,
     },
     "Mistral-7B": {
         "architectures": ["MistralForCausalLM"],
@@ -86,6 +113,8 @@ PRESETS: dict[str, dict[str, Any]] = {
         "num_key_value_heads": 8,
         "vocab_size": 32768,
         "max_position_embeddings": 32768,
+        "rms_norm_eps": 1e-05,
+        "rope_theta": 1000000.0,
         "sliding_window": None,
     },
 }
@@ -107,14 +136,28 @@ def model_spec(name: str) -> ModelSpec:
 
     Raises UnknownName, or InputError for a config that cannot be used.
     """
-    preset = _BY_KEY.get(_key(name))
-    if preset is not None and not name.startswith(("/", ".", "~")):
-        return _from_mapping(PRESETS[preset], preset, f"preset {preset}")
+    config, _ = hf_config(name)
+    preset = _preset(name)
+    return _from_mapping(config, preset, f"preset {preset}") if preset else from_hf(Path(name).expanduser())
+
+
+def hf_config(name: str) -> tuple[Mapping[str, Any], Path | None]:
+    """The Hugging Face config that a model's name stands for, and the folder it is in (None: a preset, no weights).
+
+    Raises UnknownName, or InputError for a file that cannot be read.
+    """
+    preset = _preset(name)
+    if preset is not None:
+        return PRESETS[preset], None
     path = Path(name).expanduser()
     if path.exists():
-        return from_hf(path)
+        return _read(path), path if path.is_dir() else path.parent
     known = suggest(_key(name), _BY_KEY)
     raise UnknownName("model", name, f"{known}, or the path of a folder with a config.json")
+
+
+def _preset(name: str) -> str | None:
+    return None if name.startswith(("/", ".", "~")) else _BY_KEY.get(_key(name))
 
 
 def from_hf(config: Mapping[str, Any] | str | Path, name: str | None = None) -> ModelSpec:
@@ -122,6 +165,11 @@ def from_hf(config: Mapping[str, Any] | str | Path, name: str | None = None) -> 
     if isinstance(config, Mapping):
         return _from_mapping(config, name or str(config.get("_name_or_path") or "model"), "config.json")
     path = Path(config)
+    path = path / "config.json" if path.is_dir() else path
+    return _from_mapping(_read(path), name or path.parent.name or "model", str(path))
+
+
+def _read(path: Path) -> dict[str, Any]:
     path = path / "config.json" if path.is_dir() else path
     try:
         loaded = json.loads(path.read_text(encoding="utf-8"))
@@ -131,7 +179,7 @@ def from_hf(config: Mapping[str, Any] | str | Path, name: str | None = None) -> 
         raise InputError(str(path), str(error), "JSON text") from error
     if not isinstance(loaded, dict):
         raise InputError(str(path), type(loaded).__name__, "a JSON object")
-    return _from_mapping(loaded, name or path.parent.name or "model", str(path))
+    return loaded
 
 
 class _Keys:
@@ -199,7 +247,9 @@ def _experts(keys: _Keys, architecture: str, layers: int, intermediate: int) -> 
     elif architecture == "Qwen3MoeForCausalLM":
         stride, dense = keys.count("decoder_sparse_step", 1), keys.layers("mlp_only_layers", layers)
         sparse = sum((n + 1) % stride == 0 and n not in dense for n in range(layers))
-        experts, width = keys.count("num_experts"), keys.count("moe_intermediate_size")
+        # transformers 5 saves the same number under Mixtral's name.
+        named = "num_local_experts" if "num_local_experts" in keys.config else "num_experts"
+        experts, width = keys.count(named), keys.count("moe_intermediate_size")
     else:
         return {}
     used = keys.count("num_experts_per_tok")

@@ -10,11 +10,12 @@ Decode steps that are sure to be alike are planned as one run (`core.runs`). `pl
 from __future__ import annotations
 
 from bisect import insort
-from operator import attrgetter
+from collections.abc import Mapping
 
 from rakka_sim.core.kv import KvCache
 from rakka_sim.core.runs import commit_blocks, plan_run, promised_blocks
 from rakka_sim.core.sequence import (
+    NOBODY,
     BatchingLimits,
     Event,
     Preempted,
@@ -22,7 +23,9 @@ from rakka_sim.core.sequence import (
     Sequence,
     SequenceSpec,
     Started,
+    by_priority,
     check_places,
+    last_tokens,
     make_sequence,
     pause_others,
 )
@@ -31,9 +34,7 @@ from rakka_sim.core.waiting import WaitingQueue
 from rakka_sim.errors import BadRequest, InvariantBroken
 from rakka_sim.values import FinishReason, Load, StepPlan
 
-__all__ = ["Batcher", "BatchingLimits", "Event", "Preempted", "Sampled", "SequenceSpec", "Started"]
-
-_by_priority = attrgetter("priority")
+__all__ = ["NOBODY", "Batcher", "BatchingLimits", "Event", "Preempted", "Sampled", "SequenceSpec", "Started"]
 
 
 class Batcher:
@@ -193,7 +194,7 @@ class Batcher:
         seq.running = True
         seq.computed = cached
         self._uncomputed -= cached
-        insort(self._running, seq, key=_by_priority)
+        insort(self._running, seq, key=by_priority)
         if not seq.started:
             seq.started = True
             self._events.append(Started(seq.request_id, cached))
@@ -204,55 +205,51 @@ class Batcher:
 
     # --- what became of it --------------------------------------------------------------------------------------
 
-    def commit(self, steps_done: int) -> list[Event]:
-        """The plan in flight has been computed; of a run, its first `steps_done` steps."""
+    def commit(self, steps_done: int, ended: Mapping[int, FinishReason] = NOBODY) -> list[Event]:
+        """The plan in flight has been computed; of a run, its first `steps_done` steps.
+
+        With the last of them, requests in `ended` have come to an end of their own: STOP by the token it brought, or
+        ERROR without one.
+        """
         plan = self._plan
         if plan is None or not 1 <= steps_done <= plan.steps:
             raise InvariantBroken("batcher", f"{steps_done} steps are done of {plan and plan.steps}")
         step, self._clock = self._clock, self._clock + steps_done
         if plan.steps > 1:
             commit_blocks(self._flight, steps_done, self._kv)
-            ended = self._commit_run(step, steps_done, steps_done == plan.steps)
+            finished = self._commit_run(step, steps_done, steps_done == plan.steps, ended)
         else:
-            ended = self._commit_step(plan, step)
-        if ended:
+            finished = self._commit_step(plan, step, ended)
+        if finished:
             self._running = [seq for seq in self._running if seq.running]
         self._landed()
         return self.take_events()
 
-    def _commit_run(self, step: int, count: int, whole: bool) -> bool:
-        """Each row has brought `count` tokens; whether some sequence has ended. Only the last step may end one."""
-        ended, may_end = False, whole or self._cut
+    def _commit_run(self, step: int, count: int, whole: bool, ended: Mapping[int, FinishReason]) -> bool:
+        """Each row has brought `count` tokens; whether some sequence has finished. Only the last step may end one."""
+        finished, may_end = False, whole or self._cut or bool(ended)
         for seq in self._flight:
             seq.computed += count
-            if may_end and (seq.cancelled or seq.total + count == seq.end):
+            if may_end and (seq.cancelled or seq.total + count == seq.end or seq.request_id in ended):
                 self._uncomputed -= count
-                if seq.cancelled:
-                    self._end(seq, count - 1, FinishReason.CANCELLED, step)
-                else:
-                    self._end(seq, count, seq.reason, step)
-                ended = True
+                self._end(seq, *last_tokens(seq, count, ended), step)
+                finished = True
             elif seq.since >= 0:  # it is not streamed, and has gone on before: the commonest by far
                 seq.total += count
             else:
                 self._tell(seq.goes_on(step, count))
-        return ended
+        return finished
 
-    def _commit_step(self, plan: StepPlan, step: int) -> bool:
-        """Number `step` has been computed; whether some sequence has ended."""
-        uncomputed, ended = 0, False
+    def _commit_step(self, plan: StepPlan, step: int, ended: Mapping[int, FinishReason]) -> bool:
+        """Number `step` has been computed; whether some sequence has finished."""
+        uncomputed, finished = 0, False
         for row, seq in zip(plan.rows, self._flight, strict=True):
             seq.computed += row.tokens
             uncomputed -= row.tokens
-            if seq.cancelled:
-                self._end(seq, 0, FinishReason.CANCELLED, step)
-                ended = True
-            elif not row.samples:
-                continue
-            elif seq.total + 1 == seq.end:
-                self._end(seq, 1, seq.reason, step)
-                ended = True
-            else:
+            if seq.cancelled or (row.samples and (seq.total + 1 == seq.end or seq.request_id in ended)):
+                self._end(seq, *last_tokens(seq, 1, ended), step)
+                finished = True
+            elif row.samples:
                 uncomputed += 1
                 if seq.since >= 0:
                     seq.total += 1
@@ -261,7 +258,7 @@ class Batcher:
         self._uncomputed += uncomputed
         if len(self._flight) < len(self._running):  # the budget did not last for everybody
             pause_others(self._running, self._flight, step)
-        return ended
+        return finished
 
     def _landed(self) -> None:
         self._plan, self._flight, self._head, self._cut = None, [], None, False
@@ -287,6 +284,10 @@ class Batcher:
         self._running = []
         self._kv.reset()
         return self.take_events()
+
+    def shrink(self) -> None:
+        """A step did not fit into the device's memory: smaller ones. Only after `fail`: there are fewer seats, too."""
+        self.limits = self.limits.halved()
 
     # --- what there is ------------------------------------------------------------------------------------------
 

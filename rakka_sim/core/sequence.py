@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass, replace
+from operator import attrgetter
+from types import MappingProxyType
 
 from rakka_sim.core.content import BlockKeys
 from rakka_sim.errors import BadRequest, ContextLengthExceeded, InputError, InvariantBroken
 from rakka_sim.values import Content, FinishReason, value
+
+by_priority = attrgetter("priority")
+NOBODY: Mapping[int, FinishReason] = MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +42,11 @@ class BatchingLimits:
             # Else a sequence could grow, be preempted, and never fit into a step again.
             allowed = f"at least max_model_len ({self.max_model_len}) without chunked prefill"
             raise InputError("max_num_batched_tokens", self.max_num_batched_tokens, allowed)
+
+    def halved(self) -> BatchingLimits:
+        """Half as many tokens a step, as far as that goes."""
+        least = 1 if self.chunked_prefill else self.max_model_len
+        return replace(self, max_num_batched_tokens=max(least, self.max_num_batched_tokens // 2))
 
     @property
     def seats(self) -> int:
@@ -221,6 +231,17 @@ def _fault(spec: SequenceSpec) -> str:
     if held != spec.prompt_tokens:
         return f"the content holds {held} tokens, the prompt {spec.prompt_tokens}"
     return ""
+
+
+def last_tokens(seq: Sequence, count: int, ended: Mapping[int, FinishReason]) -> tuple[int, FinishReason]:
+    """How many of the last `count` tokens of a sequence that ends are its own, and why it does.
+
+    Those in `ended` end as that says: of an ERROR the last token is none.
+    """
+    if seq.cancelled:
+        return count - 1, FinishReason.CANCELLED
+    finish = ended.get(seq.request_id, seq.reason)
+    return count - (finish is FinishReason.ERROR), finish
 
 
 def check_places(

@@ -8,7 +8,7 @@ import numpy as np
 
 from rakka_sim.engines.noise import Noise
 from rakka_sim.timing.api import StepShape, StepTimeModel
-from rakka_sim.values import StepOutcome, StepPlan
+from rakka_sim.values import StepFeed, StepOutcome, StepPlan
 
 if TYPE_CHECKING:
     _Array = np.ndarray[Any, np.dtype[np.float64]]
@@ -86,6 +86,9 @@ class ModelledRunner:
         residuals = getattr(model, "residuals", ())  # only a calibrated model knows how single steps scatter
         self._noise = Noise(residuals) if residuals else None
 
-    def job(self, plan: StepPlan) -> ModelledJob:
-        """The work of one plan."""
+    def job(self, plan: StepPlan, feed: StepFeed | None = None) -> ModelledJob:
+        """The work of one plan; which tokens it computes makes no difference."""
         return ModelledJob(plan, self._model, self._host_overhead_s, self._noise)
+
+    def close(self) -> None:
+        """There is no device to let go of."""

@@ -51,7 +51,8 @@ class JobRun(Due):
     def interrupt(self) -> None:
         if self.active:
             now = self.ref.cell.system.now
-            self._enter(now, self.job.cut(now))
+            # On a wall clock it may be overdue: its end has come, and nobody has had the time to say so.
+            self._enter(now, max(now, self.job.cut(now)))
 
     def abandon(self) -> None:
         self.cancel()

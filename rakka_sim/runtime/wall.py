@@ -5,6 +5,11 @@ from __future__ import annotations
 import time
 
 
+def instant() -> float:
+    """Seconds since some moment, the same for all processes of this machine, as `LiveRuntime` counts them."""
+    return time.monotonic()
+
+
 class Stopwatch:
     """Seconds since it was made."""
 

@@ -88,7 +88,7 @@ class FaultyRunner(ModelledRunner):
         self._node, self._faults = node, faults
         faults.build(node)
 
-    def job(self, plan: StepPlan) -> ModelledJob:
+    def job(self, plan: StepPlan, feed: Any = None) -> ModelledJob:
         error = self._faults.due(self._node)
         if error is None:
             return super().job(plan)

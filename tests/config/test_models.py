@@ -81,6 +81,8 @@ def refused(config: dict[str, Any]) -> InputError:
         ("Qwen3-32B", 32_762_123_264),
         ("Qwen3-30B-A3B", 30_532_122_624),
         ("Mistral-7B", 7_248_023_552),
+        # 512 x 64 tied, 2 x (64 x 16 x 12 + 3 x 64 x 128 + 2 x 64), 64.
+        ("Tiny", 106_816),
     ],
 )
 def test_a_preset_has_the_published_number_of_parameters(name: str, parameters: int) -> None:
@@ -88,7 +90,7 @@ def test_a_preset_has_the_published_number_of_parameters(name: str, parameters: 
 
 
 def test_every_preset_is_among_them() -> None:
-    assert len(PRESETS) == 7
+    assert len(PRESETS) == 8
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,7 @@ import pytest
 from rakka_sim.errors import AskTimeout, InputError, OutOfMemory, Stalled
 from rakka_sim.runtime.api import Context, JobFailed
 from rakka_sim.runtime.live import LiveRuntime
-from tests.runtime.support import ESCALATE, LONG, RESTART, SOON, Boom, Ping, Say, acting, boom, quiesce
+from tests.runtime.support import ESCALATE, LONG, RESTART, SOON, Boom, Ping, Say, Steps, acting, boom, quiesce
 
 
 @pytest.fixture
@@ -183,6 +183,23 @@ def test_work_that_the_executor_refuses_or_loses_has_failed(lose: bool, error: t
 
 
 # --- threads ----------------------------------------------------------------------------------------------------
+
+
+def test_interrupting_a_job_that_is_overdue_lets_it_end(system: LiveRuntime) -> None:
+    """An actor that is kept busy finds its modelled job's end in the past: it has ended, and is no error."""
+    done = system.promise("done")
+
+    def receive(ctx: Context, msg: Any) -> None:
+        if msg == "go":
+            start, running = ctx.now, ctx.run(Steps(SOON / 4, 2), lambda steps: ("ended", steps))
+            while ctx.now < start + SOON:
+                pass
+            running.interrupt()
+        else:
+            ctx.tell(done.ref, msg)
+
+    system.tell(system.spawn("busy", acting(receive), ESCALATE), "go")
+    assert system.wait(done, LONG) == ("ended", 2)
 
 
 def test_many_threads_may_tell_spawn_and_ask(system: LiveRuntime) -> None:

@@ -20,6 +20,7 @@ import jsonschema
 import pytest
 
 import rakka_sim
+from rakka_sim.config.scenario import MODES
 from rakka_sim.report import files
 from rakka_sim.workload.datasets import lookup
 
@@ -96,6 +97,19 @@ def test_quiet_says_nothing(scenario: Path, tmp_path: Path) -> None:
     assert not (tmp_path / "report").exists()
 
 
+@pytest.mark.slow
+def test_the_scenario_for_any_cpu_runs_in_all_four_modes() -> None:
+    digests = {}
+    for mode in MODES:
+        done = rakka("run", ROOT / "scenarios/tiny_cpu.toml", "--mode", mode, "--json", "--no-save", "--quiet")
+        assert (done.returncode, done.stderr) == (0, "")
+        found = json.loads(done.stdout)
+        assert (mode, found["outcomes"]) == (mode, {"stop": 64})
+        digests[mode] = found["digest"]
+    assert digests["lockstep"] == digests["simulate"]
+    assert len(set(digests.values())) == 3
+
+
 BAD_INPUT = {
     "no such file": (["run", "nowhere.toml"], "nowhere.toml"),
     "unknown key": (["run", "{}", "--set", "deployment.0.replica=1"], "replicas"),
@@ -103,7 +117,10 @@ BAD_INPUT = {
     "not an assignment": (["run", "{}", "--set", "seed"], "key=value"),
     "unknown policy": (["run", "{}", "--set", "routing.policy=fastest"], "round_robin"),
     "unknown mode": (["run", "{}", "--mode", "warp"], "simulate"),
-    "mode not built": (["run", "{}", "--mode", "lockstep"], "not built"),
+    "not built": (
+        ["run", "{}", "--set", "deployment.m.model=gpt-4o", "--set", "cluster.nodes.n.egress=true"],
+        "not built",
+    ),
     "too few GPUs": (["run", "{}", "--set", "deployment.0.replicas=3"], "GPUs"),
     "unknown dataset": (["fetch", "azure-1999"], "azure-2023-conv"),
     "unknown option": (["run", "{}", "--fast"], "--fast"),

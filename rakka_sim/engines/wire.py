@@ -1,0 +1,57 @@
+"""What a worker process and its parent say to each other; plain values, no torch, no process is started here."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from rakka_sim.values import StepFeed, StepPlan, value
+
+if TYPE_CHECKING:
+    import numpy as np
+
+POISONED = 71  # exit code of a process whose device context is unusable
+
+
+@value
+class Work:
+    """To a worker: compute this plan. `number` counts up; a run ends early when it is the one in `Shared.cut`."""
+
+    number: int
+    plan: StepPlan
+    feed: StepFeed
+
+
+@value
+class Ready:
+    """From a worker: weights and memory are in place; on which device."""
+
+    device: str
+
+
+@value
+class Done:
+    """From a worker: the plan is computed; the end of each step that ran (`runtime.wall.instant`), and its tokens."""
+
+    times: np.ndarray[Any, Any]
+    tokens: dict[int, list[int]]
+    broken: tuple[int, ...]
+
+
+@value
+class Failed:
+    """From a worker: it could not do that. `error` says what follows (see `core.supervision`)."""
+
+    error: Exception
+
+
+@dataclass(frozen=True, slots=True)
+class Shared:
+    """Two numbers in memory that parent and worker share: a word each, so no lock.
+
+    `cut`: the number of the work that is to end at its next boundary, set by the parent. `beat`: when the worker last
+    got somewhere, which stops moving when it hangs.
+    """
+
+    cut: Any
+    beat: Any
