@@ -162,7 +162,11 @@ def _engine_lines(scenario: Scenario, base: Path) -> list[str]:
 
 
 def _check_targets(scenario: Scenario) -> None:
-    """Raise NotBuilt for a workload that would go to a provider."""
+    """Raise ScenarioError without a workload, and NotBuilt for one that would go to a provider."""
+    if not scenario.workload:
+        allowed = "a [workload] table: without one there is nothing to run"
+        problem = InputError("scenario: workload", "(nothing)", allowed)
+        raise ScenarioError(problem.where, problem.value, problem.allowed, [problem])
     for load in scenario.workload:
         deployment = scenario.target(load)
         if deployment.transport is TransportKind.REMOTE_NETWORK:
@@ -211,17 +215,11 @@ def _source(scenario: Scenario, base: Path, seed: int) -> Source:
 
 
 def _run_on(system: System, scenario: Scenario, base: Path, mode: str, seed: int, progress: bool | None) -> Report:
-    if not scenario.workload:
-        problem = InputError(
-            "scenario: workload", "(nothing)", "a [workload] table: without one there is nothing to run"
-        )
-        raise ScenarioError(problem.where, problem.value, problem.allowed, [problem])
-    _check_targets(scenario)
-    slo = None if scenario.slo is None else resolve_slo(scenario.slo)
-    slo_name = scenario.slo if isinstance(scenario.slo, str) else "custom"
-    source = _source(scenario, base, seed)
     watch, log = Stopwatch(), EventLog()
     try:
+        _check_targets(scenario)
+        slo = None if scenario.slo is None else resolve_slo(scenario.slo)
+        source = _source(scenario, base, seed)
         with rarely_collected():
             stack = _build(system, scenario, log, base, mode)
             _bring_up(system, stack, scenario)
@@ -234,7 +232,7 @@ def _run_on(system: System, scenario: Scenario, base: Path, mode: str, seed: int
         log,
         scenario=scenario.model_dump(mode="json", exclude_unset=True),
         slo=slo,
-        slo_name=slo_name,
+        slo_name=scenario.slo if isinstance(scenario.slo, str) else "custom",
         wall_s=watch.seconds,
         seed=seed,
         mode=mode,

@@ -156,7 +156,7 @@ class Deployment(Table):
     runtime: Annotated[str | None, BeforeValidator(_runtime_text)] = None
     runtime_config: EngineConfig | dict[str, Any] = Field(default_factory=dict, validate_default=True)
     gpus: PositiveInt | None = Field(None, description="GPUs per replica, local only")
-    replicas: PositiveInt = 1
+    replicas: PositiveInt = Field(1, le=100_000)
     serving: Serving = Serving()
     budget: Budget | None = None
     idempotent: bool = True
