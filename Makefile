@@ -65,5 +65,5 @@ $(VENV)/core: pyproject.toml | $(BIN)/python
 
 $(VENV)/dev: pyproject.toml | $(BIN)/python
 	$(PIP_INSTALL) torch==$(TORCH_VERSION)
-	$(PIP_INSTALL) --editable '.[dev,live]'
+	$(PIP_INSTALL) --editable '.[dev,live,optimal,silicon]'
 	touch $@ $(VENV)/core
