@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from rakka_sim.core.routing import ReplicaView, RouteHint
+from rakka_sim.core.routing import ReplicaView, RouteHint, WatchingPolicy
 from rakka_sim.errors import ServerError
 from rakka_sim.messages import Deregister, Deregistered, Register, ReportLoad, Routed, RouteFailed, RouteTo
 from rakka_sim.runtime.api import Actor, Context, Ref, Terminated
@@ -105,6 +105,6 @@ class DpCoordinator(Actor):
         for place, replica in enumerate(sorted(routes)):
             routes[replica].place = place
         policy = self._policies[deployment]
-        if hasattr(policy, "watch") and hasattr(policy, "changed"):
+        if isinstance(policy, WatchingPolicy):
             policy.watch(views)
             self._changed[deployment] = policy.changed

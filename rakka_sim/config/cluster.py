@@ -11,7 +11,6 @@ from rakka_sim.config.base import Table
 from rakka_sim.config.gpus import GpuSpec, gpu
 from rakka_sim.config.machines import machine_spec
 from rakka_sim.errors import UnknownName
-from rakka_sim.values import PlacementConstraints
 
 
 class Node(Table):
@@ -90,11 +89,3 @@ class Cluster(Table):
     def node(self, name: str) -> Node:
         """The node of that name."""
         return next(node for node in self.nodes if node.name == name)
-
-    @property
-    def constraints(self) -> PlacementConstraints:
-        """What this cluster offers to a placement."""
-        return PlacementConstraints(
-            gpu_nodes={node.name: node.gpus for node in self.nodes if node.gpus},
-            egress_nodes=tuple(node.name for node in self.nodes if node.egress),
-        )

@@ -79,10 +79,6 @@ class KvCache:
         """The blocks that the next `count` allocations will take, in order."""
         return self._free.first(count)
 
-    def blocks_for(self, tokens: int) -> int:
-        """Blocks that so many tokens fill, the last one perhaps in part."""
-        return -(-tokens // self.block_size)
-
     def lookup(self, keys: BlockKeys, tokens: int) -> list[int]:
         """The blocks that hold the longest cached prefix of a sequence of `tokens`.
 

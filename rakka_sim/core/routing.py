@@ -6,7 +6,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from math import inf
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from rakka_sim.core.ranking import Ranking
 from rakka_sim.errors import InputError, UnknownName
@@ -45,6 +45,7 @@ class RoutingPolicy(Protocol):
         ...
 
 
+@runtime_checkable
 class WatchingPolicy(RoutingPolicy, Protocol):
     """A policy that need not look at every replica each time, because it is told what changes."""
 
