@@ -39,11 +39,12 @@ from rakka_sim.workload.scribe import Scribe
 from rakka_sim.workload.source import Source, make_source, merge
 
 if TYPE_CHECKING:
-    from rakka_sim.runtime.api import System
+    from rakka_sim.runtime.api import Promise, System
 
 Given = str | Path | Mapping[str, Any] | Scenario
 
 REAL_TOKENS = ("lockstep", "live")
+BRING_UP_S = 3600.0
 SPARE_THREADS = 4  # an engine that is being replaced may still have one
 WORKLOAD_STREAM = 0x6C6F6164  # keeps the workload's draws apart from those of every actor
 
@@ -241,10 +242,22 @@ def _run_on(system: System, scenario: Scenario, base: Path, mode: str, seed: int
 
 
 def _bring_up(system: System, stack: Stack, scenario: Scenario) -> None:
+    """Apply every deployment: they are placed one after another, and start together."""
+    answers = []
     for deployment in scenario.deployment:
-        status = _wait(system, stack, lambda d=deployment: system.ask(stack.manager, Apply(d), 3600.0))
-        if status.error is not None:
-            raise status.error
+        placed, up = (system.promise(f"{deployment.name} {what}") for what in ("placed", "up"))
+        system.tell(stack.manager, Apply(deployment, up.ref, placed.ref))
+        _status(system, stack, placed)
+        answers.append(up)
+    for up in answers:
+        _status(system, stack, up)
+
+
+def _status(system: System, stack: Stack, promise: Promise[Any]) -> None:
+    """Wait for a deployment's status; raises the error that stands there."""
+    status = _wait(system, stack, lambda: system.wait(promise, BRING_UP_S))
+    if status.error is not None:
+        raise status.error
 
 
 def _build(system: System, scenario: Scenario, log: EventLog, base: Path, mode: str) -> Stack:

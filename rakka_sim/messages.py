@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from rakka_sim.core.placing.sets import Pick
     from rakka_sim.core.placing.terms import Claim, Demand
     from rakka_sim.errors import InferenceError
+    from rakka_sim.hardware.routes import Weights
     from rakka_sim.runtime.api import Ref
 
 # --- ApiGateway -------------------------------------------------------------------------------------------------
@@ -266,10 +267,41 @@ class EndRun:
 
 
 @value
+class WeightsLoaded:
+    """The loader's answer to `LoadWeights`: the weights are on their GPUs."""
+
+
+@value
 class WorkerReady:
-    """To the engine: the context is built (again); steps may come, at its own address or through the worker."""
+    """To the engine: the context is built (again); steps may come, at its own address or through the worker.
+
+    It was begun at `began` (s) and had its weights at `loaded`.
+    """
 
     context: Ref[Any]
+    began: float
+    loaded: float
+
+
+# --- WeightLoader -----------------------------------------------------------------------------------------------
+
+
+@value
+class LoadWeights:
+    """Bring a replica's weights to its GPUs; answered by `WeightsLoaded` when they are there, or by an `InputError`.
+
+    Whoever asks again gives up what it has asked for before.
+    """
+
+    weights: Weights
+    reply_to: Ref[Any] | None = None
+
+
+@value
+class CancelLoad:
+    """`reply_to` does not want the weights any more that it has asked for; what they took of the links is free."""
+
+    reply_to: Ref[Any]
 
 
 # --- DeploymentPlacement ----------------------------------------------------------------------------------------
@@ -355,7 +387,9 @@ class ReplicasLost:
 
 @value
 class RoomAgain:
-    """A node is back: what found no place may find one now."""
+    """A node is back, and empty: what found no place may find one now."""
+
+    node: str
 
 
 # --- Placement (of one node) ------------------------------------------------------------------------------------
@@ -437,10 +471,12 @@ class Apply:
     """Bring a deployment up; answered by a `DeploymentStatus` when that is done, or has failed.
 
     To one that is up already, as it stands: answered at once. To another deployment of that name: by `NotBuilt`.
+    Of a new one `placed` is told its `DeploymentStatus` too, as soon as it has its places or has failed.
     """
 
     deployment: Deployment
     reply_to: Ref[Any] | None = None
+    placed: Ref[Any] | None = None
 
 
 @value

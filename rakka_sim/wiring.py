@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from rakka_sim.actors.coordinator import DpCoordinator
 from rakka_sim.actors.engine import EngineCore, Identity
 from rakka_sim.actors.gateway import ApiGateway
+from rakka_sim.actors.loader import WeightLoader
 from rakka_sim.actors.manager import DeploymentManager
 from rakka_sim.actors.metrics import Metrics
 from rakka_sim.actors.placement import DeploymentPlacementActor
@@ -30,6 +31,7 @@ from rakka_sim.engines.sizing import kv_block_count
 from rakka_sim.errors import NotBuilt
 from rakka_sim.hardware.clusters import cluster_topology
 from rakka_sim.hardware.mig import MigState, slice_spec
+from rakka_sim.hardware.routes import Routes, Weights
 from rakka_sim.hardware.shape import MachineShape
 from rakka_sim.records import EventLog, ReplicaFacts
 from rakka_sim.timing.constants import HOST_OVERHEAD_S
@@ -191,6 +193,9 @@ def build(
     coordinator = system.spawn("coordinator", lambda: DpCoordinator(lambda: make_policy(policy)))
     placement = system.spawn("placement", lambda: DeploymentPlacementActor(placing, facts))
     kv_lines: list[str] = []
+    routes, loader = Routes(topology, scenario.cluster), None
+    if scenario.cluster.has_storage and not real_launch:
+        loader = system.spawn("loader", lambda: WeightLoader(placement))
 
     def make_engine(deployment: Deployment, assignment: NodeAssignment, manager: Ref[Any]) -> Callable[[], Actor]:
         node = scenario.cluster.node(assignment.node)
@@ -198,12 +203,22 @@ def build(
         if plan.text not in kv_lines:
             kv_lines.append(plan.text)
         me = _identity(deployment, assignment, node, plan, log, coordinator, manager)
-        launch = Launch(make_runner(deployment, node, plan), deployment.engine.startup_s, real_launch)
+        weights = None if loader is None else _weights(deployment, plan, assignment, routes)
+        launch = Launch(make_runner(deployment, node, plan), deployment.engine.startup_s, real_launch, weights, loader)
         return partial(_engine, me, deployment, plan, launch, log, real_tokens)
 
     manager = system.spawn("manager", lambda: DeploymentManager(placement, coordinator, make_engine))
     gateway = system.spawn("gateway", lambda: ApiGateway(deployments, coordinator, metrics, log))
     return Stack(gateway, manager, coordinator, placement, metrics, log, kv_lines)
+
+
+def _weights(deployment: Deployment, plan: EnginePlan, assignment: NodeAssignment, routes: Routes) -> Weights | None:
+    """What a replica loads before it serves; None where that takes no time."""
+    engine = deployment.engine
+    if engine.load_format == "dummy":
+        return None
+    files = f"{deployment.model}, {engine.dtype}"
+    return routes.weights(assignment.node, assignment.gpus, files, plan.model.weight_bytes(engine.dtype))
 
 
 def _identity(

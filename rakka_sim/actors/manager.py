@@ -96,8 +96,8 @@ class DeploymentManager(Actor):
 
     def receive(self, ctx: Context, msg: Any) -> None:
         match msg:
-            case Apply(deployment, reply_to):
-                self._apply(ctx, deployment, reply_to)
+            case Apply(deployment, reply_to, placed):
+                self._apply(ctx, deployment, reply_to, placed)
             case Remove(name, reply_to):
                 self._remove(ctx, name, reply_to)
             case ReplicaReady():
@@ -125,7 +125,7 @@ class DeploymentManager(Actor):
 
     # --- up -----------------------------------------------------------------------------------------------------
 
-    def _apply(self, ctx: Context, deployment: Deployment, reply_to: Ref[Any] | None) -> None:
+    def _apply(self, ctx: Context, deployment: Deployment, reply_to: Ref[Any] | None, placed: Ref[Any] | None) -> None:
         old = self._entries.get(deployment.name)
         if old is not None and old.life.state not in ("stopped", "failed"):
             if reply_to is None:
@@ -140,9 +140,9 @@ class DeploymentManager(Actor):
         entry = self._entries[deployment.name] = Entry(deployment)
         if reply_to is not None:
             entry.waiting.append(reply_to)
-        ctx.flow(self._bring_up(ctx, entry))
+        ctx.flow(self._bring_up(ctx, entry, placed))
 
-    async def _bring_up(self, ctx: Context, entry: Entry) -> None:
+    async def _bring_up(self, ctx: Context, entry: Entry, placed: Ref[Any] | None) -> None:
         try:
             entry.placement = await ctx.ask(self._placement, Place(entry.deployment), ASK_TIMEOUT_S)
             if entry.life.state != "pending":  # removed while its place was looked for
@@ -158,6 +158,9 @@ class DeploymentManager(Actor):
         except RakkaError as error:  # no place for it, or a model that does not fit into its place
             if entry.life.state == "pending":
                 self._fail(ctx, entry, error)
+        finally:
+            if placed is not None:
+                ctx.tell(placed, entry.status())
 
     def _start(self, ctx: Context, entry: Entry, replica: Replica) -> None:
         replica.incarnation += 1

@@ -286,7 +286,7 @@ class DeploymentPlacementActor(Actor):
         member.life += 1
         self._start(ctx, member)
         for listener in self._listeners:
-            ctx.tell(listener, RoomAgain())
+            ctx.tell(listener, RoomAgain(member.facts.name))
 
     def _lost(self, ctx: Context, ref: Ref[Any]) -> None:
         """A node's actor is no more, and neither is what it held."""

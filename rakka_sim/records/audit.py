@@ -19,6 +19,7 @@ def audit(log: EventLog) -> None:
     _requests(log.request_columns())
     _tokens(log)
     _steps(log)
+    _startups(log)
     little, arriving = log.littles_law()
     if not math.isclose(little, arriving, rel_tol=1e-6, abs_tol=1e-12):
         raise InvariantBroken("event log", f"Little's law: {little} requests in the system, but lambda W = {arriving}")
@@ -101,6 +102,16 @@ def _tokens(log: EventLog) -> None:
         "its last token's time is another": (last != of["last_token"])[some],
     }
     _refuse("request", names[some], rules)
+
+
+def _startups(log: EventLog) -> None:
+    of = log.startup_columns()
+    rules = {
+        "a time is not finite": ~np.isfinite(of["began"] + of["loaded"] + of["ready"]),
+        "it had its weights before it began": of["loaded"] < of["began"],
+        "it was ready before it had its weights": of["ready"] < of["loaded"],
+    }
+    _refuse("start-up of replica", of["replica"], rules)
 
 
 def _steps(log: EventLog) -> None:

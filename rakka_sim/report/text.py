@@ -102,6 +102,7 @@ def facts(report: Report) -> list[tuple[str, str]]:
             f"{number(money['usd_per_million_output_tokens'])} USD per 1M output tokens",
         ),
     ]
+    rows += [("start-up" if place == 0 else "", line) for place, line in enumerate(_startups(of))]
     lines = [*_kv_blocks(of), *_lines(report.facts.get("kv"))]
     rows += [("KV blocks" if place == 0 else "", line) for place, line in enumerate(lines)]
     return [*rows, ("digest", report.digest)]
@@ -152,6 +153,26 @@ def _kv_blocks(summary: dict[str, Any]) -> list[str]:
         f"{name}: {count} x {blocks:,} blocks of {size} tokens" + (f" on {gpu}" if gpu else "")
         for (name, gpu, blocks, size), count in alike.items()
     ]
+
+
+def _startups(summary: dict[str, Any]) -> list[str]:
+    """How long replicas took to come up, a line a deployment; none where that took no time."""
+    lines = []
+    for name in dict.fromkeys(each["deployment"] for each in summary["replicas"]):
+        of = [each for each in summary["replicas"] if each["deployment"] == name and each["starts"]]
+        whole, loading = ([each[key] for each in of] for key in ("startup_s", "loading_s"))
+        if any(whole):
+            again = sum(each["starts"] - 1 for each in of)
+            lines.append(
+                f"{name}: {_range(whole)} s, of that {_range(loading)} s loading weights"
+                + (f"; {again} more times in the run" if again else "")
+            )
+    return lines
+
+
+def _range(values: list[float]) -> str:
+    first, last = number(min(values)), number(max(values))
+    return first if first == last else f"{first} to {last}"
 
 
 def _lines(given: Any) -> list[str]:

@@ -22,11 +22,12 @@ def window(log: EventLog) -> tuple[float, float]:
 def replicas(log: EventLog, seconds: float) -> list[dict[str, Any]]:
     """One dict per replica: its facts, the requests it took and their tokens, how busy it was, and its KV use (0..1).
 
-    `busy` is the share of `seconds` spent in steps. `kv_mean` weighs by time, an idle replica using none; both KV
-    numbers are None where the number of blocks is not known.
+    `startup_s` is how long it took to come up the first time, `loading_s` what of that it waited for its weights (None
+    both where it never came up), `starts` how often it did. `busy` is the share of `seconds` spent in steps. `kv_mean`
+    weighs by time, an idle replica using none; both KV numbers are None where the number of blocks is not known.
     """
     facts, served, tokens = log.replicas, *_served(log)
-    found = []
+    found, startups = [], log.startup_columns()
     for place, steps in log.each_replica():
         of, took = facts[place], steps["end"] - steps["start"]
         known = of.kv_blocks > 0
@@ -34,6 +35,7 @@ def replicas(log: EventLog, seconds: float) -> list[dict[str, Any]]:
         found.append(
             {
                 **_facts(of),
+                **_startup(startups, place),
                 "requests": served[of.deployment, of.replica],
                 "output_tokens": tokens[of.deployment, of.replica],
                 "steps": len(took),
@@ -48,6 +50,14 @@ def replicas(log: EventLog, seconds: float) -> list[dict[str, Any]]:
 def _facts(of: ReplicaFacts) -> dict[str, Any]:
     names = ("deployment", "replica", "node", "gpus", "gpu", "kv_blocks", "block_size")
     return {name: list(of.gpus) if name == "gpus" else getattr(of, name) for name in names}
+
+
+def _startup(startups: dict[str, Any], place: int) -> dict[str, Any]:
+    mine = np.flatnonzero(startups["replica"] == place)
+    if not len(mine):
+        return {"starts": 0, "startup_s": None, "loading_s": None}
+    began, loaded, ready = (float(startups[name][mine[0]]) for name in ("began", "loaded", "ready"))
+    return {"starts": len(mine), "startup_s": ready - began, "loading_s": loaded - began}
 
 
 def _served(log: EventLog) -> tuple[Counter[tuple[str, int]], Counter[tuple[str, int]]]:

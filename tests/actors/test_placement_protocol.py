@@ -204,7 +204,7 @@ def test_a_node_goes_and_comes_back(system: ActorSystem) -> None:
     asking.ask(NodeReturned("a"))
     again = asking.ask(Resize(deployment("d", 2, 2)))
     assert [(each.replica_index, each.node) for each in again.assignments] == [(0, "a"), (1, "b")]
-    assert listener.heard == [ReplicasLost("d", (0,)), RoomAgain()]
+    assert listener.heard == [ReplicasLost("d", (0,)), RoomAgain("a")]
     for message in (NodeLost("x"), NodeReturned("x")):
         with pytest.raises(UnknownNode, match="nodes: a, b"):
             asking.ask(message)
