@@ -105,13 +105,14 @@ def _tokens(log: EventLog) -> None:
 
 
 def _startups(log: EventLog) -> None:
-    of = log.startup_columns()
+    of, replicas = log.startup_columns(), log.replicas
+    names = np.array([f"{replicas[at].deployment}/{replicas[at].replica}" for at in of["replica"].tolist()], object)
     rules = {
         "a time is not finite": ~np.isfinite(of["began"] + of["loaded"] + of["ready"]),
         "it had its weights before it began": of["loaded"] < of["began"],
         "it was ready before it had its weights": of["ready"] < of["loaded"],
     }
-    _refuse("start-up of replica", of["replica"], rules)
+    _refuse("start-up of", names, rules)
 
 
 def _steps(log: EventLog) -> None:

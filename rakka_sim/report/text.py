@@ -165,7 +165,7 @@ def _startups(summary: dict[str, Any]) -> list[str]:
             again = sum(each["starts"] - 1 for each in of)
             lines.append(
                 f"{name}: {_range(whole)} s, of that {_range(loading)} s loading weights"
-                + (f"; {again} more times in the run" if again else "")
+                + (f"; {again} more in the run" if again else "")
             )
     return lines
 
