@@ -372,6 +372,8 @@ def by_reference(schedule: Schedule) -> EventLog:
     for request in schedule.requests:
         steps = tuple(known[tuple(chunk.tolist())] for chunk in request.token_times)
         log.request(replace(request, token_times=(), token_steps=steps))
+    for place, *times in schedule.startups:
+        log.startup(numbers[place], *times)
     return log
 
 
