@@ -175,8 +175,7 @@ class EngineCore(Actor):
             if msg.batch.request_id == request_id:
                 del self._queue[at]
                 self._queued_tokens -= msg.batch.prompt_tokens
-                chunk = TokenChunk(request_id, NO_TIMES, finish=FinishReason.CANCELLED)
-                ctx.tell(msg.reply_to, Finished(chunk, 0))
+                ctx.tell(msg.reply_to, Finished(TokenChunk(request_id, NO_TIMES, finish=FinishReason.CANCELLED), 0))
                 self._report(ctx)
                 return
         if request_id in self._clients:
@@ -209,8 +208,9 @@ class EngineCore(Actor):
             ctx.tell(self._context, EndRun())
 
     def _step(self, ctx: Context) -> None:
-        if self._plan is not None or (not self._ready and (self._clients or self._queue)):
-            return  # without a context, only who has nothing to do may go
+        busy = self._clients or self._queue or self._launch.real  # what a real launch makes has to be closed
+        if self._plan is not None or (not self._ready and busy):
+            return
         self._admit_queued(ctx)
         self._plan = self._batcher.plan()
         self._emit(ctx, self._batcher.take_events())
