@@ -1,4 +1,4 @@
-"""The weight loader: on the virtual clock at the very instants of its core, on both clocks answered, freed, never stuck."""
+"""The weight loader: at the very instants of its core on the virtual clock; on both clocks everybody is answered."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ together = st.lists(st.tuples(st.sampled_from(["n0", "n1"]), st.integers(0, 1)),
 def test_who_start_together_share_as_links_do_whoever_is_heard_first(
     places: list[tuple[str, int]], store: int, pcie: int, ties: int
 ) -> None:
-    """Each reads for itself: its end is the later one of its read and its copy, all of them being transfers together."""
+    """Each reads for itself: its end is that of its read or of its copy, all of them being transfers together."""
     cluster = Cluster(store, 30, pcie)
     asks = [Ask(0, node, "a", (gpu,), kept=False) for node, gpu in places]
     links = [Link(name, float(rate)) for name, rate in cluster.capacity.items()]

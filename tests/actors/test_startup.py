@@ -1,4 +1,4 @@
-"""Replicas that load before they serve, through every actor: ready when arithmetic says, and whoever goes frees links."""
+"""Replicas that load before they serve, through every actor: ready when arithmetic says; who goes frees the links."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The core of loading weights beside a naive fluid simulation: shared links, shared reads, who gives up, who forgets."""
+"""The core of loading weights beside a naive fluid simulation: shared links and reads, who gives up, who forgets."""
 
 from __future__ import annotations
 

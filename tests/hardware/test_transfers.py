@@ -1,4 +1,4 @@
-"""Transfers without a clock: the same ends however often one looks and in whatever order they start, and what is kept."""
+"""Transfers without a clock: the same ends however often one looks and in whatever order they start."""
 
 from __future__ import annotations
 
