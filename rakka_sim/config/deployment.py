@@ -102,7 +102,11 @@ class EngineConfig(Table):
     kv_cache_dtype: Literal["auto", "bfloat16", "float16", "float32", "fp8"] = "auto"
     host_overhead_us: float | None = Field(None, ge=0.0, le=1e9, description="default: the time model's constant")
     frontend_overhead_us: float = Field(1000.0, ge=0.0, le=1e9)
-    startup_s: Seconds = Field(0.0, description="from placement to the first request, and after a rebuild")
+    startup_s: Seconds = Field(
+        0.0,
+        description="process, context, graphs: from placement to the first request, and after a rebuild; to load the "
+        "weights takes time on top where the cluster says how fast they are read",
+    )
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="of real tensors; auto: CUDA if there is any")
     load_format: Literal["auto", "dummy"] = Field("auto", description="dummy: random weights, whatever the folder has")
     cpu_threads: int = Field(0, ge=0, description="of real tensors on a CPU; 0: as PyTorch chooses")

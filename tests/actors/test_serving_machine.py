@@ -50,9 +50,18 @@ class ServingMachine(RuleBasedStateMachine):
                 "block_size": st.just(4),
             }
         ),
+        storage_gb_s=st.sampled_from([None, 24.0]),  # 50 ms for the weights, 25 from memory
         shuffle=st.none() | st.integers(0, 1 << 20),
     )
-    def bring_up(self, replicas: int, policy: str, routing: str, settings: dict[str, Any], shuffle: int | None) -> None:
+    def bring_up(
+        self,
+        replicas: int,
+        policy: str,
+        routing: str,
+        settings: dict[str, Any],
+        storage_gb_s: float | None,
+        shuffle: int | None,
+    ) -> None:
         serving = {"max_concurrent": 3, "queue_capacity": 2, "on_capacity_exhausted": policy, "fallback": "spare"}
         spare = {"name": "spare", "serving": {"max_concurrent": 2, "queue_capacity": 2}}
         self.serving = Serving(
@@ -60,6 +69,12 @@ class ServingMachine(RuleBasedStateMachine):
             deployment={"replicas": replicas, "serving": serving},
             others=(spare,),
             routing={"policy": routing},
+            cluster={
+                "nodes": [
+                    {"name": f"n{i}", "gpu": "H100", "gpus": 1, "storage_gb_s": storage_gb_s}
+                    for i in range(replicas + 1)
+                ]
+            },
             shuffle_ties=shuffle,
         )
         self.serving.up()
@@ -107,6 +122,14 @@ class ServingMachine(RuleBasedStateMachine):
     @precondition(lambda self: hasattr(self, "serving"))
     def limits_hold(self) -> None:
         self.serving.check_engines()
+        loader = self.loader()
+        if loader is not None:
+            loader.check()
+
+    def loader(self) -> Any:
+        """The core of the weight loader, where there is one."""
+        cell = self.serving.system.root.children.get("loader")
+        return None if cell is None else cell.actor._loading  # type: ignore[union-attr]
 
     def teardown(self) -> None:
         if not hasattr(self, "serving"):
@@ -120,6 +143,7 @@ class ServingMachine(RuleBasedStateMachine):
                 assert serving.client.ended_at[request] <= at + STEP_S + 1e-9
         serving.run(1.0)
         serving.check_idle()
+        assert self.loader() is None or self.loader().under_way == ()
         self._tokens_are_the_requests()
         self._metrics_are_the_logs()
 
