@@ -62,6 +62,19 @@ def test_ends_do_not_depend_on_the_order_of_start_in_the_last_digit(
     assert ends[0] == ends[1]
 
 
+def test_where_rounding_would_tell_the_order_of_start_it_does_not() -> None:
+    """Two links full at the same rate: which of them is settled first decides a last digit of the others."""
+    known = [Link("a", 3.0), Link("b", 27 / 7), Link("c", 5 / 7), Link("d", 1.0)]
+    paths = ["bd", "bacd", "d", "cdba", "d", "bdc", "d", "a", "bca", "cb"]
+    ends = []
+    for numbers in (range(10), (8, 7, 5, 3, 1, 0, 4, 2, 9, 6)):
+        transfers = Transfers(known)
+        made = {number: transfers.start(0.0, tuple(paths[number]), 10) for number in numbers}
+        transfers.advance(1e6)
+        ends.append([made[number].ended for number in range(10)])
+    assert ends[0] == ends[1]
+
+
 @given(flows, flows, capacities, st.floats(0, 10))
 def test_ends_do_not_depend_on_what_moves_elsewhere(
     here: list[tuple[tuple[str, ...], int]],
