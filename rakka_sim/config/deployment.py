@@ -66,6 +66,9 @@ class Serving(Table):
     on_capacity_exhausted: Literal["reject", "queue", "fallback"] = "queue"
     queue_capacity: PositiveInt = Field(100_000, description="places in the queue before the engine, per replica")
     fallback: str | None = Field(None, description="the deployment that serves instead, for `fallback`")
+    replica_wait_s: Seconds = Field(
+        60.0, description="how long a request waits for a replica while none is up and some are coming; 0: not at all"
+    )
 
     @model_validator(mode="after")
     def _fallback_has_a_name(self) -> Self:
