@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rakka_sim.actors.replicas import Around, MakeEngine
 from rakka_sim.actors.roll_out import RollOut
@@ -22,6 +22,9 @@ from rakka_sim.messages import (
 )
 from rakka_sim.runtime.api import Actor, Context, Ref, Terminated
 
+if TYPE_CHECKING:
+    from rakka_sim.records.holdings import Holdings
+
 
 def differing(one: Deployment, other: Deployment) -> list[str]:
     """The fields, but for `replicas`, in which two deployments differ."""
@@ -33,10 +36,10 @@ def differing(one: Deployment, other: Deployment) -> list[str]:
 class DeploymentManager(Actor):
     """Apply, Remove, List, Get. A deployment serves when every replica does; a drain loses no request."""
 
-    def __init__(self, placement: Ref[Any], coordinator: Ref[Any], make_engine: MakeEngine) -> None:
+    def __init__(self, placement: Ref[Any], coordinator: Ref[Any], make_engine: MakeEngine, holdings: Holdings) -> None:
         self._placement = placement
         self._roll_outs: dict[str, RollOut] = {}
-        self._around = Around(placement, coordinator, make_engine, self._room_again)
+        self._around = Around(placement, coordinator, make_engine, self._room_again, holdings)
 
     def started(self, ctx: Context) -> None:
         ctx.tell(self._placement, TellLosses(ctx.self))

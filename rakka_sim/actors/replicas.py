@@ -18,6 +18,7 @@ from rakka_sim.values import NodeAssignment, TransportKind
 
 if TYPE_CHECKING:
     from rakka_sim.config.deployment import Deployment
+    from rakka_sim.records.holdings import Holdings
 
 MakeEngine = Callable[["Deployment", NodeAssignment, Ref[Any]], Callable[[], Actor]]
 
@@ -39,6 +40,7 @@ class Around:
     coordinator: Ref[Any]
     make_engine: MakeEngine
     room_again: Callable[[Context], None]  # to be called when GPUs were given back: others may want them
+    holdings: Holdings
 
 
 class Replica:
@@ -82,6 +84,7 @@ class Replicas:
         number = assignment.replica_index
         self._held[number] = Replica(assignment)
         self.fleet.happens(number, "place")
+        self._around.holdings.took(ctx.now, self.deployment.name, assignment)
         self._step(ctx, number)
 
     def drop(self, ctx: Context, number: int) -> None:
@@ -90,6 +93,7 @@ class Replicas:
         if replica is None:
             return
         self.fleet.happens(number, "lose")
+        self._around.holdings.gave_back(ctx.now, self.deployment.name, replica.assignment)
         ctx.tell(self._around.coordinator, Deregister(self.deployment.name, number))
         if replica.engine is not None:
             del self._by_engine[replica.engine]
@@ -106,7 +110,7 @@ class Replicas:
             ctx.tell(self._around.coordinator, Deregister(name, number, ctx.self))
         elif due is Due.GIVE_BACK:
             self.fleet.happens(number, "give_back")
-            del self._held[number]
+            self._around.holdings.gave_back(ctx.now, name, self._held.pop(number).assignment)
             ctx.tell(self._around.placement, Release(name, replicas=(number,)))
             self._around.room_again(ctx)
 

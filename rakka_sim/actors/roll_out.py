@@ -34,6 +34,7 @@ class RollOut:
         self._life = Lifecycle(DEPLOYMENT)
         self._replicas = Replicas(deployment, around)
         self._placement: PlacementResult | None = None  # the last answer
+        self._refused: Exception | None = None  # why there is no place for what was lost
         self._wishes: deque[Apply] = deque()  # not decided yet
         self._mending = False  # whether places are to be looked for, for what was lost
         self._busy = False  # whether a question to the placement is under way
@@ -63,7 +64,7 @@ class RollOut:
             self._life.state,
             None if placement is None else replace(placement, assignments=self._replicas.assignments),
             fleet.counts[Stage.READY],
-            self._replicas.error,
+            self._refused or self._replicas.error,
             fleet.wanted,
             tuple(sorted(fleet.given_up)),
         )
@@ -129,7 +130,7 @@ class RollOut:
             return
         if wish.reply_to is not None:
             self._waiting.append(wish.reply_to)
-        self._replicas.deployment, self._replicas.error = deployment, None
+        self._replicas.deployment, self._replicas.error, self._refused = deployment, None, None
         self._replicas.want(ctx, deployment.replicas)
         self._take(ctx, placement, lacking)
 
@@ -141,11 +142,10 @@ class RollOut:
             question = Resize(self.deployment, partial=True, missing=lacking)
             placement = await ctx.ask(self._around.placement, question, ASK_TIMEOUT_S)
         except RakkaError as error:
-            self._replicas.error = error  # until a node is back, or somebody has given GPUs back
+            self._refused = error  # until a node is back, or somebody has given GPUs back
             return
-        self._placement = placement
+        self._placement, self._refused = placement, None
         if self.alive:
-            self._replicas.error = None
             self._take(ctx, placement, lacking)
 
     def _take(self, ctx: Context, placement: PlacementResult | None, lacking: tuple[int, ...]) -> None:
@@ -208,7 +208,7 @@ class RollOut:
 
     def _fail(self, ctx: Context, error: Exception) -> None:
         self._life.fire("fail")
-        self._replicas.error = error
+        self._replicas.error, self._refused = error, None
         self._expect(ctx)
         for number in self._replicas.fleet.numbers:
             self._replicas.drop(ctx, number)

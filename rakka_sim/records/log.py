@@ -13,6 +13,7 @@ import numpy as np
 
 from rakka_sim.records import audit
 from rakka_sim.records.entry import ReplicaFacts, RequestRecord
+from rakka_sim.records.holdings import Holdings
 from rakka_sim.records.requests import RequestTable
 from rakka_sim.records.rows import Array, frozen
 from rakka_sim.records.steps import ReplicaSteps
@@ -25,13 +26,14 @@ T = TypeVar("T")
 class EventLog:
     """Appended to by actors while a run lasts; read in one canonical order, whatever the order of append."""
 
-    __slots__ = ("_kept", "_replicas", "_requests", "_steps")
+    __slots__ = ("_kept", "_replicas", "_requests", "_steps", "holdings")
 
     def __init__(self) -> None:
         self._replicas: dict[ReplicaFacts, int] = {}
         self._requests = RequestTable()
         self._steps: list[ReplicaSteps] = []  # by the number of the replica
         self._kept: dict[str, Any] = {}
+        self.holdings = Holdings()
 
     def __getstate__(self) -> tuple[None, dict[str, Any]]:
         # What was computed is computed again where the log goes: it is many times the log's own size.
@@ -207,12 +209,14 @@ class EventLog:
 
     def _digest(self) -> str:
         times, begins = self.token_times()
-        names = {
+        names: dict[str, Any] = {
             "layout": 1,
             "replicas": [asdict(facts) for facts in self.replicas],
             "deployments": self.deployments,
             "outcomes": self.outcomes,
         }
+        if given_back := self.holdings.ended():
+            names["given back"] = given_back
         sha = hashlib.sha256(json.dumps(names, sort_keys=True).encode())
         for table in (self.request_columns(), self.step_columns(), {"token": times, "tokens of request": begins}):
             for name, column in table.items():

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rakka_sim.config.deployment import Deployment
-from rakka_sim.errors import InputError, NotBuilt, NotEnoughGpus, Unrecoverable
+from rakka_sim.errors import InputError, NoSuitableNodes, NotBuilt, NotEnoughGpus, Unrecoverable
 from rakka_sim.messages import Apply, Remove
 from rakka_sim.values import TransportKind
 
@@ -254,12 +254,12 @@ def test_a_remote_deployment_gets_more_places_and_fewer() -> None:
     for wanted, there in ((1, 1), (3, 3), (2, 2)):
         status = serving.apply(far.model_copy(update={"replicas": wanted}))
         assert (status.state, status.ready, len(status.placement.assignments)) == ("pending", 0, there)
-    with pytest.raises(Exception, match="egress|room"):
+    with pytest.raises(NoSuitableNodes, match="no room for another remote replica"):
         serving.apply(far.model_copy(update={"replicas": 4}))
     assert len(serving.status("far").placement.assignments) == 2
     assert serving.remove("far").state == "stopped"
+    serving.apply(far)
     with pytest.raises(NotBuilt, match="model"):
-        serving.apply(far)
         serving.apply(far.model_copy(update={"model": "gpt-4o-mini"}))
 
 
