@@ -98,7 +98,7 @@ class DpCoordinator(Actor):
 
     def _park(self, ctx: Context, msg: RouteTo) -> None:
         room, parked = self._room.get(msg.deployment, 0), self._parked.get(msg.deployment, {})
-        if len(parked) < room:
+        if len(parked) < room or self._views.get(msg.deployment):  # or it goes on when the instant is over
             self._parked.setdefault(msg.deployment, parked)[msg.request_id] = msg
             ctx.tell(msg.reply_to, Parked())
         else:

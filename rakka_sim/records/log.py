@@ -172,6 +172,7 @@ class EventLog:
         """`check`, for the log of a run that has ended: its steps count no requests that were not there."""
         self.check()
         audit.occupancy(self)
+        audit.holdings(self)
 
     # --- how
 
