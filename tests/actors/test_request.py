@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 import pytest
@@ -340,7 +341,7 @@ def test_it_waits_for_the_engine_that_takes_the_place_of_its_own() -> None:
     assert serving.outcomes() == ["stop", "stop"]
     times = serving.client.times(1)
     assert len(times) == 20, "none twice, none left out"
-    assert max(b - a for a, b in zip(times, times[1:], strict=False)) == pytest.approx(5.0 + 2 * STEP_S)
+    assert max(b - a for a, b in itertools.pairwise(times)) == pytest.approx(5.0 + 2 * STEP_S)
     assert serving.client.times(late)[0] in times, "they go on together"
     assert serving.system.now > at + 4.9
     serving.check_idle()
@@ -384,8 +385,10 @@ def test_a_cancel_at_the_instant_at_which_it_begins_to_wait() -> None:
     dies(serving)
     late = serving.submit()
     serving.cancel(late)
-    serving.finish()
+    serving.run(STEP_S)
     assert serving.outcome(late) == "cancelled"
+    assert list(parked(serving)["m"]) == [1], "it does not wait for a replica that it has no use for"
+    serving.finish()
     assert not parked(serving)
     serving.check_idle()
 

@@ -319,6 +319,24 @@ def test_without_room_for_what_was_lost_the_wish_is_answered_as_it_stands() -> N
     assert (serving.status().ready, serving.status().error) == (3, None)
 
 
+def test_of_two_that_were_lost_one_finds_a_place_and_the_other_is_said_to_have_none() -> None:
+    nodes = [{"name": "a", "gpu": "H100", "gpus": 2}, {"name": "b", "gpu": "H100", "gpus": 1}]
+    serving = Serving(cluster={"nodes": nodes}, deployment={"replicas": 2})
+    serving.lose("b")
+    serving.up()
+    serving.bring_back("b")
+    serving.run(1.0)
+    assert on(serving) == {0: "a", 1: "a"}
+    serving.lose("a")
+    serving.run(1.0)
+    status = serving.status()
+    assert (status.ready, status.wanted, on(serving)) == (1, 2, {0: "b"})
+    assert isinstance(status.error, NotEnoughGpus)
+    serving.bring_back("a")
+    serving.run(1.0)
+    assert (serving.status().ready, serving.status().error) == (2, None)
+
+
 # --- replicas that are given up -------------------------------------------------------------------------------------
 
 

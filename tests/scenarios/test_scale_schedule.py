@@ -1,4 +1,4 @@
-"""Scenarios that say how many replicas there are to be, and when: nobody is lost, GPUs are paid for while they are held."""
+"""Scenarios that say how many replicas there are to be, and when: nobody is lost, GPUs cost while they are held."""
 
 from __future__ import annotations
 
@@ -168,5 +168,5 @@ def test_a_step_on_gpus_that_were_given_back_is_found() -> None:
         return made
 
     audit.holdings(log(2.0))
-    with pytest.raises(InvariantBroken, match="m/0 stepped at 1.0 s on GPUs of box that it did not have"):
+    with pytest.raises(InvariantBroken, match=r"m/0 stepped at 1\.0 s on GPUs of box that it did not have"):
         audit.holdings(log(1.5))
