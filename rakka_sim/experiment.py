@@ -34,7 +34,7 @@ from rakka_sim.runtime.replay import Trace, assert_same_trace
 from rakka_sim.runtime.sim import SimRuntime
 from rakka_sim.runtime.wall import Stopwatch
 from rakka_sim.values import TransportKind
-from rakka_sim.wiring import Stack, build, engine_plan, live, lockstep, modelled, node_facts
+from rakka_sim.wiring import Stack, build, engine_plan, live, lockstep, modelled, most_engines, node_facts, resizers
 from rakka_sim.workload.scribe import Scribe
 from rakka_sim.workload.source import Source, make_source, merge
 
@@ -100,8 +100,7 @@ def run(
         if mode in ("simulate", "lockstep"):
             return _run_on(SimRuntime(root), loaded, base, mode, root, progress)
         # A thread for each engine: it waits for the engine's processes.
-        engines = sum(deployment.replicas for deployment in loaded.deployment)
-        with ThreadPoolExecutor(engines + SPARE_THREADS) as waiting:
+        with ThreadPoolExecutor(most_engines(loaded) + SPARE_THREADS) as waiting:
             return _run_on(LiveRuntime(root, executor=waiting), loaded, base, mode, root, progress)
 
     return once(first) if seeds == 1 else Ensemble([once(first + more) for more in range(seeds)])
@@ -225,10 +224,16 @@ def _run_on(system: System, scenario: Scenario, base: Path, mode: str, seed: int
             stack = _build(system, scenario, log, base, mode)
             _bring_up(system, stack, scenario)
             scribe = _scribe(scenario) if mode in REAL_TOKENS else None
+            steps = resizers(system, scenario, stack.manager)
+            for ref, _ in steps:
+                system.tell(ref, Go())
             _serve(system, stack, source, scenario.stop_after_s, progress, scribe)
     finally:
         system.stop()
     log.check_whole()
+    facts: dict[str, Any] = {"kv": stack.kv_lines, "dead_letters": dict(system.dead_letters)}
+    if steps:
+        facts["scale"] = [step.outcome() for _, step in steps]
     return Report(
         log,
         scenario=scenario.model_dump(mode="json", exclude_unset=True),
@@ -237,7 +242,7 @@ def _run_on(system: System, scenario: Scenario, base: Path, mode: str, seed: int
         wall_s=watch.seconds,
         seed=seed,
         mode=mode,
-        facts={"kv": stack.kv_lines, "dead_letters": dict(system.dead_letters)},
+        facts=facts,
     )
 
 

@@ -15,6 +15,7 @@ from rakka_sim.actors.loader import WeightLoader
 from rakka_sim.actors.manager import DeploymentManager
 from rakka_sim.actors.metrics import Metrics
 from rakka_sim.actors.placement import DeploymentPlacementActor
+from rakka_sim.actors.resizer import Resizer
 from rakka_sim.actors.worker import Launch, Runner
 from rakka_sim.config.gpus import GIB
 from rakka_sim.config.models import hf_config, model_spec
@@ -207,7 +208,7 @@ def build(
         launch = Launch(make_runner(deployment, node, plan), deployment.engine.startup_s, real_launch, weights, loader)
         return partial(_engine, me, deployment, plan, launch, log, real_tokens)
 
-    manager = system.spawn("manager", lambda: DeploymentManager(placement, coordinator, make_engine))
+    manager = system.spawn("manager", lambda: DeploymentManager(placement, coordinator, make_engine, log.holdings))
     gateway = system.spawn("gateway", lambda: ApiGateway(deployments, coordinator, metrics, log))
     return Stack(gateway, manager, coordinator, placement, metrics, log, kv_lines)
 
@@ -219,6 +220,29 @@ def _weights(deployment: Deployment, plan: EnginePlan, assignment: NodeAssignmen
         return None
     files = f"{deployment.model}, {engine.dtype}"
     return routes.weights(assignment.node, assignment.gpus, files, plan.model.weight_bytes(engine.dtype))
+
+
+def most_engines(scenario: Scenario) -> int:
+    """How many engines there may be at once."""
+    most = {deployment.name: deployment.replicas for deployment in scenario.deployment}
+    for step in scenario.scale:
+        name = scenario.target(step).name
+        most[name] = max(most[name], step.replicas)
+    return sum(most.values())
+
+
+def resizers(system: System, scenario: Scenario, manager: Ref[Any]) -> list[tuple[Ref[Any], Resizer]]:
+    """An actor for each line of the scenario's schedule; they wait for `Go`."""
+    made = []
+    for number, step in enumerate(scenario.scale):
+        deployment = scenario.target(step).model_copy(update={"replicas": step.replicas})
+        actor = Resizer(step.at_s, deployment, manager)
+        made.append((system.spawn(f"scale-{number}", partial(_same, actor)), actor))
+    return made
+
+
+def _same(actor: Resizer) -> Resizer:
+    return actor
 
 
 def _identity(

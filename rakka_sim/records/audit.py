@@ -46,6 +46,23 @@ def occupancy(log: EventLog) -> None:
             raise InvariantBroken("event log", what)
 
 
+def holdings(log: EventLog) -> None:
+    """Where GPUs were given back: every step of a replica lies in a time in which it had them."""
+    if not log.holdings.ended():
+        return
+    for place, runs, _ in log.each_replicas_runs():
+        facts = log.replicas[place]
+        spans = np.array(log.holdings.of(facts))
+        if not len(spans) or not len(runs["start"]):
+            continue
+        span = np.searchsorted(spans[:, 0], runs["start"], side="right") - 1
+        outside = (span < 0) | (runs["last_end"] > spans[np.maximum(span, 0), 1])
+        if outside.any():
+            at = float(runs["start"][outside][0])
+            what = f"{facts.deployment}/{facts.replica} stepped at {at} s on GPUs of {facts.node} that it did not have"
+            raise InvariantBroken("event log", what)
+
+
 def littles_law(requests: dict[str, Array]) -> tuple[float, float]:
     """(L, lambda W) from the first arrival to the last end; zeros where no time passed."""
     arrival, ended = requests["arrival"], requests["ended"]

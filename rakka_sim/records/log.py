@@ -13,6 +13,7 @@ import numpy as np
 
 from rakka_sim.records import audit
 from rakka_sim.records.entry import ReplicaFacts, RequestRecord
+from rakka_sim.records.holdings import Holdings
 from rakka_sim.records.requests import RequestTable
 from rakka_sim.records.rows import Array, Rows, frozen
 from rakka_sim.records.steps import ReplicaSteps
@@ -27,7 +28,7 @@ _STARTUP = {"replica": "i", "began": "d", "loaded": "d", "ready": "d"}
 class EventLog:
     """Appended to by actors while a run lasts; read in one canonical order, whatever the order of append."""
 
-    __slots__ = ("_kept", "_replicas", "_requests", "_startups", "_steps")
+    __slots__ = ("_kept", "_replicas", "_requests", "_startups", "_steps", "holdings")
 
     def __init__(self) -> None:
         self._replicas: dict[ReplicaFacts, int] = {}
@@ -35,6 +36,7 @@ class EventLog:
         self._steps: list[ReplicaSteps] = []  # by the number of the replica
         self._startups = Rows(_STARTUP)
         self._kept: dict[str, Any] = {}
+        self.holdings = Holdings()
 
     def __getstate__(self) -> tuple[None, dict[str, Any]]:
         # What was computed is computed again where the log goes: it is many times the log's own size.
@@ -185,6 +187,7 @@ class EventLog:
         """`check`, for the log of a run that has ended: its steps count no requests that were not there."""
         self.check()
         audit.occupancy(self)
+        audit.holdings(self)
 
     # --- how
 
@@ -229,12 +232,14 @@ class EventLog:
 
     def _digest(self) -> str:
         times, begins = self.token_times()
-        names = {
+        names: dict[str, Any] = {
             "layout": 2,
             "replicas": [asdict(facts) for facts in self.replicas],
             "deployments": self.deployments,
             "outcomes": self.outcomes,
         }
+        if given_back := self.holdings.ended():
+            names["given back"] = given_back
         sha = hashlib.sha256(json.dumps(names, sort_keys=True).encode())
         tokens = {"token": times, "tokens of request": begins}
         for table in (self.request_columns(), self.step_columns(), tokens, self.startup_columns()):

@@ -105,6 +105,8 @@ def facts(report: Report) -> list[tuple[str, str]]:
     rows += [("start-up" if place == 0 else "", line) for place, line in enumerate(_startups(of))]
     lines = [*_kv_blocks(of), *_lines(report.facts.get("kv"))]
     rows += [("KV blocks" if place == 0 else "", line) for place, line in enumerate(lines)]
+    steps = [_scale_line(step) for step in report.facts.get("scale", ())]
+    rows += [("scale" if place == 0 else "", line) for place, line in enumerate(steps)]
     return [*rows, ("digest", report.digest)]
 
 
@@ -140,6 +142,16 @@ def _goodput(report: Report) -> str:
         f"{name.removesuffix('_ms').upper()} <= {limit:g} ms" for name, limit in limits(report.slo).items()
     )
     return f"{number(of['goodput_rps'])} req/s under {of['slo']['name']} ({within}): {percent(of['slo']['attainment'])}"
+
+
+def _scale_line(step: dict[str, Any]) -> str:
+    asked = f"{step['deployment']}: {step['replicas']} replicas wanted at {step['at_s']:g} s"
+    why = f" ({step['error']})" if step["error"] else ""
+    if step["answered_s"] is None:
+        return f"{asked}; not reached before the end"
+    if step["ready"] is None:
+        return f"{asked}; refused{why}"
+    return f"{asked}; {step['ready']} of {step['wanted']} ready at {step['answered_s']:.4g} s{why}"
 
 
 def _kv_blocks(summary: dict[str, Any]) -> list[str]:

@@ -81,18 +81,35 @@ def kv_usage(found: list[dict[str, Any]]) -> dict[str, float | None]:
     return {"mean": mean, "max": max(of["kv_max"] for of in known)}
 
 
-def cost(log: EventLog, seconds: float, output_tokens: int, deployment: str | None = None) -> dict[str, float | None]:
-    """GPU-hours and US dollars; a GPU is paid for once, whatever shares it. None where a price is not known."""
-    prices = {
-        (of.node, gpu): of.usd_per_gpu_hour
-        for of in log.replicas
-        if deployment is None or of.deployment == deployment
-        for gpu in of.gpus
-    }
-    known = [price for price in prices.values() if price is not None]
-    usd = sum(known) * seconds / 3600 if prices and len(known) == len(prices) else None
+def cost(
+    log: EventLog, start: float, end: float, output_tokens: int, deployment: str | None = None
+) -> dict[str, float | None]:
+    """GPU-hours and US dollars from `start` to `end` (s): a GPU is paid for while some replica has it, and once.
+
+    Where nobody said from when to when a replica had its GPUs, it had them all the time. None where a price is not
+    known.
+    """
+    prices: dict[tuple[str, int], float | None] = {}
+    spans: dict[tuple[str, int], list[tuple[float, float]]] = {}
+    for of in log.replicas:
+        if deployment is None or of.deployment == deployment:
+            for gpu in of.gpus:
+                prices[of.node, gpu] = of.usd_per_gpu_hour
+                spans.setdefault((of.node, gpu), []).extend(log.holdings.of(of) or [(start, end)])
+    hours = {gpu: _covered(held, start, end) / 3600 for gpu, held in spans.items()}
+    known = [price * hours[gpu] for gpu, price in prices.items() if price is not None]
+    usd = sum(known) if prices and len(known) == len(prices) else None
     return {
-        "gpu_hours": len(prices) * seconds / 3600,
+        "gpu_hours": sum(hours.values()),
         "usd": usd,
         "usd_per_million_output_tokens": usd / output_tokens * 1e6 if usd is not None and output_tokens else None,
     }
+
+
+def _covered(spans: list[tuple[float, float]], start: float, end: float) -> float:
+    """How much of the time from `start` to `end` lies in any of the spans."""
+    total, upto = 0.0, start
+    for begin, finish in sorted(spans):
+        total += max(0.0, min(finish, end) - max(begin, upto))
+        upto = max(upto, min(finish, end))
+    return total
