@@ -33,7 +33,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("runtime.api",),
     ("actors",),
     ("runtime", "timing", "engines", "providers", "serving", "workload"),
-    ("wiring", "report"),
+    ("wiring", "report", "progress"),
     ("experiment",),
     ("notebook", "sweep", "cli"),
     ("__main__",),
