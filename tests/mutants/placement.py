@@ -240,7 +240,7 @@ SCALING: list[tuple[str, str, str]] = [
     (REPLICAS, "ctx.tell(replica.engine, Drain(ctx.self, msg.routed))", "ctx.stop(replica.engine)"),
     (FLEET, "return Due.START if needed else Due.GIVE_BACK", "return Due.START"),
     # The last wish wins.
-    (ROLL_OUT, "await self._decide(ctx, self._wishes.popleft())", "await self._decide(ctx, self._wishes.pop())"),
+    (ROLL_OUT, "wish = self._wishes.popleft()", "wish = self._wishes.pop()"),
     (
         ROLL_OUT,
         "self._replicas.want(ctx, deployment.replicas)",
