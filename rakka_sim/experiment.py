@@ -39,6 +39,7 @@ from rakka_sim.workload.scribe import Scribe
 from rakka_sim.workload.source import Source, make_source, merge
 
 if TYPE_CHECKING:
+    from rakka_sim.config.cluster import Node
     from rakka_sim.runtime.api import System
 
 Given = str | Path | Mapping[str, Any] | Scenario
@@ -154,11 +155,18 @@ def _engine_lines(scenario: Scenario, base: Path) -> list[str]:
             continue
         demand = demand_of(deployment)
         for node, seen in zip(scenario.cluster.nodes, facts, strict=True):
-            if not NodeBook(seen).refusal(demand) and node.gpus >= demand.gpus and node.mig == bool(demand.profile):
+            large_enough = node.gpus >= demand.gpus or _joined(scenario, node) >= demand.gpus
+            if not NodeBook(seen).refusal(demand) and large_enough and node.mig == bool(demand.profile):
                 plan = engine_plan(deployment, node)
                 modelled(deployment, node, plan, scenario.time_model)  # its data is there
                 lines[plan.text] = None
     return list(lines)
+
+
+def _joined(scenario: Scenario, node: Node) -> int:
+    """The GPUs of a node's kind that one NVLink fabric joins, its own among them; 0 where it has none."""
+    nodes = scenario.cluster.nodes if node.nvlink_domain and not node.mig else ()
+    return sum(other.gpus for other in nodes if (other.nvlink_domain, other.gpu) == (node.nvlink_domain, node.gpu))
 
 
 def _check_targets(scenario: Scenario) -> None:

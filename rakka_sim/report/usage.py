@@ -47,7 +47,10 @@ def replicas(log: EventLog, seconds: float) -> list[dict[str, Any]]:
 
 def _facts(of: ReplicaFacts) -> dict[str, Any]:
     names = ("deployment", "replica", "node", "gpus", "gpu", "kv_blocks", "block_size")
-    return {name: list(of.gpus) if name == "gpus" else getattr(of, name) for name in names}
+    found = {name: list(of.gpus) if name == "gpus" else getattr(of, name) for name in names}
+    if of.others:  # it spans nodes: `node` and `gpus` are the first of its parts
+        found["others"] = [{"node": part.node, "gpus": list(part.gpus)} for part in of.others]
+    return found
 
 
 def _served(log: EventLog) -> tuple[Counter[tuple[str, int]], Counter[tuple[str, int]]]:
@@ -74,10 +77,11 @@ def kv_usage(found: list[dict[str, Any]]) -> dict[str, float | None]:
 def cost(log: EventLog, seconds: float, output_tokens: int, deployment: str | None = None) -> dict[str, float | None]:
     """GPU-hours and US dollars; a GPU is paid for once, whatever shares it. None where a price is not known."""
     prices = {
-        (of.node, gpu): of.usd_per_gpu_hour
+        (part.node, gpu): part.usd_per_gpu_hour
         for of in log.replicas
         if deployment is None or of.deployment == deployment
-        for gpu in of.gpus
+        for part in of.parts
+        for gpu in part.gpus
     }
     known = [price for price in prices.values() if price is not None]
     usd = sum(known) * seconds / 3600 if prices and len(known) == len(prices) else None
