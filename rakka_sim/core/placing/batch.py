@@ -21,8 +21,8 @@ def place_all(ledger: Ledger, demands: Sequence[Demand], *, gang: bool = False, 
 
     A policy that is `exact` places all of them wherever that is possible; `optimal` places most GPUs wherever not. With
     `gang` it is all or none: raises the first PlacementError and changes nothing. What no programme can express (remote
-    demands, slices, rules on neighbours, a required spread) is placed one by one after the rest; replicas that are larger
-    than any node, before it. So where a fabric joins nodes, the promises above are for replicas that one node holds.
+    demands, slices, rules on neighbours, a required spread) is placed one by one after the rest; what is larger than
+    any node, before it. So where a fabric joins nodes, the promises above are for replicas that one node holds.
     """
     seen = dict.fromkeys(ledger.placed, 1)
     for demand in demands:
