@@ -91,7 +91,7 @@ def engine_plan(
         text = f"{where}: {engine.num_gpu_blocks} KV blocks, as set"
         return EnginePlan(model, limits, engine.num_gpu_blocks, text, device, group, gpus, others)
     sizing = kv_block_count(model, device, engine, tp=deployment.gpus_per_replica)
-    return EnginePlan(model, limits, sizing.blocks, f"{where}: {sizing.text}", device, group, gpus)
+    return EnginePlan(model, limits, sizing.blocks, f"{where}: {sizing.text}", device, group, gpus, others)
 
 
 def modelled(
