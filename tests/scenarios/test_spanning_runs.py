@@ -1,4 +1,4 @@
-"""Runs of replicas that are larger than a node: where they go, what a step then takes, what they cost, what loses them."""
+"""Runs of replicas larger than a node: where they go, what a step then takes, what they cost, what loses them."""
 
 from __future__ import annotations
 
@@ -78,6 +78,13 @@ def test_what_fits_in_no_domain_is_refused_with_what_each_has_free() -> None:
     placed = rakka_sim.place(NVL72, {"deployment.0.gpus": 32})
     assert "free in NVLink domains: nvl72-a 16, nvl72-b 8" in placed.refused["llama-70b"]
     assert [result.deployment for result in placed.results] == ["qwen3-32b"]
+
+
+def test_a_domain_of_one_node_and_no_domain_join_nothing() -> None:
+    nodes = [tray("a", "x"), tray("b", "y"), tray("c", ""), tray("d", "")]
+    deployment = {"name": "m", "model": "meta-llama/Llama-3.1-70B", "gpus": 8}
+    placed = rakka_sim.place({"cluster": {"nodes": nodes}, "deployment": [deployment]})
+    assert placed.refused["m"].endswith("free: a 4, b 4, c 4, d 4")
 
 
 @pytest.mark.parametrize("replicas", [1, 2])

@@ -105,7 +105,8 @@ class NodeBook:
         `pick` "best": by collective cost and flexibility; "lowest": the free GPUs of lowest ordinal; "blind": always
         the first GPUs, whoever has them and whether they exist.
         """
-        refusal, spare = "" if pick == "blind" else self.refusal(demand), None
+        refusal = "" if pick == "blind" else self.refusal(demand)
+        spare = None
         if refusal:
             places: tuple[Place, ...] = ()
         elif pick == "blind":
