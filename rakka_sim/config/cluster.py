@@ -35,7 +35,9 @@ class Node(Table):
     region: str = Field("", description="where it is, as its provider calls it")
     egress_slots: PositiveInt | None = Field(None, description="remote replicas that it has room for; none: any number")
     mig: bool = Field(False, description="whether its GPUs are in MIG mode: they take slices, and nothing else")
-    nvlink_domain: str = Field("", description="nodes of the same domain have one NVLink fabric (GB200 NVL72)")
+    nvlink_domain: str = Field(
+        "", description="nodes of the same domain have one NVLink fabric (GB200 NVL72), which a replica may span"
+    )
 
     @field_validator("gpu")
     @classmethod

@@ -12,9 +12,9 @@ from core.placing_oracle import SIZES, Joined, joined, occupy
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from rakka_sim.core.placing import POLICIES, Alike, Demand, Ledger, NodeFacts, Offer, place_all
+from rakka_sim.core.placing import POLICIES, Alike, Claim, Demand, Ledger, NodeFacts, Offer, place_all
 from rakka_sim.core.placing.spanning import Room, span
-from rakka_sim.errors import NotEnoughDomains, NotEnoughGpus, PlacementError
+from rakka_sim.errors import InputError, NotEnoughDomains, NotEnoughGpus, PlacementError
 from rakka_sim.values import NodeAssignment, PlacementResult
 
 HONEST = sorted(POLICIES.keys() - {"naive"})
@@ -282,11 +282,38 @@ def test_a_domain_of_its_own_may_be_had_over_nodes_where_no_single_node_has_one(
     ]
 
 
-def test_replicas_of_one_rack_count_once_when_it_is_resized() -> None:
-    facts = [tray("a", domain="r1"), tray("b", domain="r1"), tray("c", domain="r2"), tray("d", domain="r2")]
+def test_nodes_of_a_domain_that_has_none_come_before_nodes_of_one_that_has() -> None:
+    facts = [tray(name, domain="r2" if name in "ef" else "r1") for name in "abcdef"]
+    two = Ledger(facts).place(Demand("d", 2, 8))
+    assert [[node for node, _ in each.parts] for each in two.assignments] == [["a", "b"], ["e", "f"]]
     ledger = Ledger(facts)
     ledger.place(Demand("d", 1, 8))
-    assert ledger.resize(Demand("d", 2, 8, spread="require")).degraded == ()
+    assert ledger.resize(Demand("d", 2, 8)) == two
+
+
+def test_a_replica_over_two_nodes_of_a_rack_is_in_it_once() -> None:
+    facts = [tray("a", 2, domain="r1"), tray("b", 2, domain="r1"), tray("c", domain="r2")]
+    facts += [tray("e", domain="r1"), tray("f", domain="r2")]
+    ledger = Ledger(facts)
+    ledger.fail("e")
+    ledger.fail("f")
+    two = ledger.place(Demand("d", 2, 4))
+    assert [[node for node, _ in each.parts] for each in two.assignments] == [["c"], ["a", "b"]]
+    ledger.restore("e")
+    ledger.restore("f")
+    # One replica in each rack: the next may go to either, and so to the first.
+    assert ledger.resize(Demand("d", 3, 4)).assignments[2].node == "e"
+
+
+def test_a_part_of_what_is_taken_or_of_nothing_is_not_reserved() -> None:
+    ledger = Ledger([tray("a"), tray("b")])
+    occupy(ledger.books["a"], [0])
+    book = ledger.books["a"]
+    for own in ((0, 1, 2, 3), ()):
+        parts = NodeAssignment(0, "a", own, None, (("b", (0, 1, 2, 3)[: 8 - len(own)]),))
+        with pytest.raises(InputError, match="of the free GPUs"):
+            book.reserve("t", book.epoch, Claim(Demand("d", 1, len(own) + 4), (parts,)))
+    assert (book.free, book.hosted) == (3, 1)
 
 
 def test_a_refusal_names_what_the_domains_have_free() -> None:

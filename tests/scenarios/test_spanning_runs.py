@@ -43,7 +43,7 @@ def tpot_ms(report: Report) -> float:
 # --- the scenario -----------------------------------------------------------------------------------------------
 
 
-def test_the_scenario_runs_to_its_end_with_a_replica_in_each_rack() -> None:
+def test_the_scenario_runs_to_its_end_with_a_replica_in_each_rack(tmp_path: Path) -> None:
     report = rakka_sim.run(NVL72, overrides=FEW, progress=False)
     assert report.summary()["completed"] == 60
     assert parts_of(report, "llama-70b") == [[("a-01", ALL), ("a-02", ALL)], [("b-01", ALL), ("b-02", ALL)]]
@@ -55,6 +55,8 @@ def test_the_scenario_runs_to_its_end_with_a_replica_in_each_rack() -> None:
     assert (first["node"], first["gpus"], first["others"]) == ("a-01", list(ALL), [{"node": "a-02", "gpus": list(ALL)}])
     assert second["others"] == [{"node": "b-02", "gpus": list(ALL)}]
     assert "others" not in third
+    report.export("perfetto", tmp_path / "trace.json")
+    assert "llama-70b/1 on b-01 GPUs 0-3 + b-02 GPUs 0-3" in (tmp_path / "trace.json").read_text()
 
 
 def test_it_is_deterministic() -> None:
