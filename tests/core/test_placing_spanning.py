@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from rakka_sim.core.placing import POLICIES, Alike, Claim, Demand, Ledger, NodeFacts, Offer, place_all
 from rakka_sim.core.placing.spanning import Room, span
 from rakka_sim.errors import InputError, NotEnoughDomains, NotEnoughGpus, PlacementError
-from rakka_sim.values import NodeAssignment, PlacementResult
+from rakka_sim.values import NodeAssignment, PlacementConstraints, PlacementResult
 
 HONEST = sorted(POLICIES.keys() - {"naive"})
 honest = st.sampled_from(HONEST)
@@ -337,6 +337,15 @@ def test_neighbours_and_islands_are_asked_of_every_node() -> None:
     ledger.place(Demand("shy", 1, 2, anti_affinity=("d",)))
     (each,) = ledger.place(Demand("d", 1, 8, island="require")).assignments
     assert [node for node, _ in each.parts] == ["b", "c"]
+
+
+def test_constraints_narrow_a_fabric_too() -> None:
+    ledger = Ledger([tray("a"), tray("b"), tray("c")])
+    narrow = PlacementConstraints({"b": 4, "c": 2})
+    (each,) = ledger.place(Demand("d", 1, 6), narrow).assignments
+    assert each.parts == (("b", (0, 1, 2, 3)), ("c", (0, 1)))
+    with pytest.raises(NotEnoughGpus, match="free in NVLink domains: f 0"):
+        ledger.place(Demand("e", 1, 2), narrow)
 
 
 def test_many_at_once_place_what_no_node_holds_first() -> None:

@@ -243,7 +243,7 @@ def _cluster(*nodes: dict[str, object], base: Path = Path()) -> ClusterTopology:
 @pytest.mark.parametrize(
     ("gpu", "gpus", "like"),
     [("H100", 8, "hgx-h100"), ("H200", 4, "hgx-h200"), ("B200", 8, "hgx-b200"), ("A100-40", 2, "dgx-a100"),
-     ("L40S", 3, "pcie"), ("RTX 4090", 20, "pcie"), ("A40", 1, "pcie")],
+     ("GB200", 4, "gb200-nvl72"), ("L40S", 3, "pcie"), ("RTX 4090", 20, "pcie"), ("A40", 1, "pcie")],
 )  # fmt: skip
 def test_a_node_that_says_nothing_is_the_usual_machine(gpu: str, gpus: int, like: str) -> None:
     (node,) = _cluster({"name": "a", "gpu": gpu, "gpus": gpus}).nodes
