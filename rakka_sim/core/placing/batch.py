@@ -40,13 +40,14 @@ def place_all(ledger: Ledger, demands: Sequence[Demand], *, gang: bool = False, 
 
 def _place_all(ledger: Ledger, demands: Sequence[Demand], solver: str | None) -> Batch:
     policy, batch = ledger.policy, Batch()
+    together = policy.joint or policy.exact
+    joined = together and any(book.facts.fabric is not None for book in ledger.books.values())
     most = max((book.facts.shape.count for book in ledger.books.values()), default=0)
-    joined = any(book.facts.fabric is not None for book in ledger.books.values())
     # What no node can hold is larger than what one can, and largest first it is.
     wide = [demand for demand in demands if joined and demand.gpus > most]
-    _one_by_one(ledger, sorted(wide, key=lambda demand: -demand.gpus) if policy.decreasing else wide, batch)
+    _one_by_one(ledger, sorted(wide, key=lambda demand: -demand.gpus), batch)
     demands = [demand for demand in demands if not (joined and demand.gpus > most)]
-    if policy.joint or policy.exact:
+    if together:
         plain = [demand for demand in demands if _joint(demand)]
         rest = [demand for demand in demands if not _joint(demand)]
     else:

@@ -10,9 +10,9 @@ from rakka_sim.core.placing.planning import Plan, plan
 from rakka_sim.core.placing.policies import DEFAULT, make_policy
 from rakka_sim.core.placing.sets import Tables
 from rakka_sim.core.placing.shapes import Alike
-from rakka_sim.core.placing.spanning import gpu_count
+from rakka_sim.core.placing.spanning import gpu_count, seen_from
 from rakka_sim.core.placing.terms import Claim, Demand, NodeFacts, Quote, fingerprint
-from rakka_sim.errors import InputError, PlacementError, UnknownNode, UnknownPlacement
+from rakka_sim.errors import InputError, InvariantBroken, PlacementError, UnknownNode, UnknownPlacement
 from rakka_sim.values import NodeAssignment, PlacementConstraints, PlacementResult
 
 
@@ -210,6 +210,12 @@ class Ledger:
         self.books = {name: books[name] for name in self._facts if name in books}  # in the cluster's order
 
     def check(self) -> None:
-        """Raise InvariantBroken if a book is broken; under `naive` that is to be expected."""
+        """Raise InvariantBroken if a book is broken (under `naive` it will be) or lacks its part of a replica."""
         for book in self.books.values():
             book.check()
+        for name, result in self._placed.items():
+            for each in result.assignments:
+                for node, _ in each.parts:
+                    if node not in self.books or seen_from(each, node) not in self.books[node].assignments(name):
+                        where = f"placement of {name}"
+                        raise InvariantBroken(where, f"{node} has no part of replica {each.replica_index}")
