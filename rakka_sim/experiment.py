@@ -14,13 +14,12 @@ from typing import TYPE_CHECKING, Any, Literal, overload
 import numpy as np
 
 from rakka_sim.actors.client import Go, LoadGenerator
-from rakka_sim.actors.demands import demand_of
 from rakka_sim.actors.placement import DeploymentPlacementActor
 from rakka_sim.config.loading import load_scenario
 from rakka_sim.config.models import model_spec
 from rakka_sim.config.scenario import MODES, Scenario
 from rakka_sim.config.slo import resolve_slo
-from rakka_sim.core.placing import NodeBook, make_policy
+from rakka_sim.core.placing import make_policy
 from rakka_sim.errors import InputError, NotBuilt, PlacementError, RakkaError, RunFailed, ScenarioError, UnknownName
 from rakka_sim.hardware.clusters import cluster_topology
 from rakka_sim.messages import Apply, Place
@@ -34,17 +33,17 @@ from rakka_sim.runtime.replay import Trace, assert_same_trace
 from rakka_sim.runtime.sim import SimRuntime
 from rakka_sim.runtime.wall import Stopwatch
 from rakka_sim.values import TransportKind
-from rakka_sim.wiring import Stack, build, engine_plan, live, lockstep, modelled, node_facts
+from rakka_sim.wiring import Stack, build, engine_lines, live, lockstep, most_engines, node_facts, resizers
 from rakka_sim.workload.scribe import Scribe
 from rakka_sim.workload.source import Source, make_source, merge
 
 if TYPE_CHECKING:
-    from rakka_sim.config.cluster import Node
-    from rakka_sim.runtime.api import System
+    from rakka_sim.runtime.api import Promise, System
 
 Given = str | Path | Mapping[str, Any] | Scenario
 
 REAL_TOKENS = ("lockstep", "live")
+BRING_UP_S = 3600.0
 SPARE_THREADS = 4  # an engine that is being replaced may still have one
 WORKLOAD_STREAM = 0x6C6F6164  # keeps the workload's draws apart from those of every actor
 
@@ -100,8 +99,7 @@ def run(
         if mode in ("simulate", "lockstep"):
             return _run_on(SimRuntime(root), loaded, base, mode, root, progress)
         # A thread for each engine: it waits for the engine's processes.
-        engines = sum(deployment.replicas for deployment in loaded.deployment)
-        with ThreadPoolExecutor(engines + SPARE_THREADS) as waiting:
+        with ThreadPoolExecutor(most_engines(loaded) + SPARE_THREADS) as waiting:
             return _run_on(LiveRuntime(root, executor=waiting), loaded, base, mode, root, progress)
 
     return once(first) if seeds == 1 else Ensemble([once(first + more) for more in range(seeds)])
@@ -111,7 +109,7 @@ def check(scenario: Given, overrides: Mapping[str, Any] | None = None) -> list[s
     """Read a scenario and everything it names, run nothing; what it comes to, in lines for people."""
     loaded, base = _load(scenario, overrides)
     lines = [f"{loaded.name}: {len(loaded.deployment)} deployments on {len(loaded.cluster.nodes)} nodes"]
-    lines += _engine_lines(loaded, base)
+    lines += engine_lines(loaded, base)
     if loaded.workload:
         source = _source(loaded, base, loaded.seed)
         lines.append(f"workload: {source.total if source.total is not None else 'an unknown number of'} requests")
@@ -143,30 +141,6 @@ def place(scenario: Given, overrides: Mapping[str, Any] | None = None) -> Placed
     finally:
         system.stop()
     return Placed(loaded.name, policy.name, topology, tuple(results), refused)
-
-
-def _engine_lines(scenario: Scenario, base: Path) -> list[str]:
-    """What each local deployment's engines would be, on every kind of node that may serve it."""
-    lines: dict[str, None] = {}
-    facts = node_facts(scenario.cluster, cluster_topology(scenario.cluster, base))
-    for deployment in scenario.deployment:
-        if deployment.transport is TransportKind.REMOTE_NETWORK:
-            lines[f"{deployment.name}: at {deployment.runtime_kind}; it can be placed, not served"] = None
-            continue
-        demand = demand_of(deployment)
-        for node, seen in zip(scenario.cluster.nodes, facts, strict=True):
-            large_enough = node.gpus >= demand.gpus or _joined(scenario, node) >= demand.gpus
-            if not NodeBook(seen).refusal(demand) and large_enough and node.mig == bool(demand.profile):
-                plan = engine_plan(deployment, node)
-                modelled(deployment, node, plan, scenario.time_model)  # its data is there
-                lines[plan.text] = None
-    return list(lines)
-
-
-def _joined(scenario: Scenario, node: Node) -> int:
-    """The GPUs of a node's kind that one NVLink fabric joins, its own among them; 0 where it has none."""
-    nodes = scenario.cluster.nodes if node.nvlink_domain and not node.mig else ()
-    return sum(other.gpus for other in nodes if (other.nvlink_domain, other.gpu) == (node.nvlink_domain, node.gpu))
 
 
 def _check_targets(scenario: Scenario) -> None:
@@ -232,10 +206,16 @@ def _run_on(system: System, scenario: Scenario, base: Path, mode: str, seed: int
             stack = _build(system, scenario, log, base, mode)
             _bring_up(system, stack, scenario)
             scribe = _scribe(scenario) if mode in REAL_TOKENS else None
+            steps = resizers(system, scenario, stack.manager)
+            for ref, _ in steps:
+                system.tell(ref, Go())
             _serve(system, stack, source, scenario.stop_after_s, progress, scribe)
     finally:
         system.stop()
     log.check_whole()
+    facts: dict[str, Any] = {"kv": stack.kv_lines, "dead_letters": dict(system.dead_letters)}
+    if steps:
+        facts["scale"] = [step.outcome() for _, step in steps]
     return Report(
         log,
         scenario=scenario.model_dump(mode="json", exclude_unset=True),
@@ -244,15 +224,27 @@ def _run_on(system: System, scenario: Scenario, base: Path, mode: str, seed: int
         wall_s=watch.seconds,
         seed=seed,
         mode=mode,
-        facts={"kv": stack.kv_lines, "dead_letters": dict(system.dead_letters)},
+        facts=facts,
     )
 
 
 def _bring_up(system: System, stack: Stack, scenario: Scenario) -> None:
+    """Apply every deployment: they are placed one after another, and start together."""
+    answers = []
     for deployment in scenario.deployment:
-        status = _wait(system, stack, lambda d=deployment: system.ask(stack.manager, Apply(d), 3600.0))
-        if status.error is not None:
-            raise status.error
+        placed, up = (system.promise(f"{deployment.name} {what}") for what in ("placed", "up"))
+        system.tell(stack.manager, Apply(deployment, up.ref, placed.ref))
+        _status(system, stack, placed)
+        answers.append(up)
+    for up in answers:
+        _status(system, stack, up)
+
+
+def _status(system: System, stack: Stack, promise: Promise[Any]) -> None:
+    """Wait for a deployment's status; raises the error that stands there."""
+    status = _wait(system, stack, lambda: system.wait(promise, BRING_UP_S))
+    if status.error is not None:
+        raise status.error
 
 
 def _build(system: System, scenario: Scenario, log: EventLog, base: Path, mode: str) -> Stack:

@@ -9,11 +9,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rakka_sim.actors.coordinator import DpCoordinator
+from rakka_sim.actors.demands import demand_of
 from rakka_sim.actors.engine import EngineCore, Identity
 from rakka_sim.actors.gateway import ApiGateway
+from rakka_sim.actors.loader import WeightLoader
 from rakka_sim.actors.manager import DeploymentManager
 from rakka_sim.actors.metrics import Metrics
 from rakka_sim.actors.placement import DeploymentPlacementActor
+from rakka_sim.actors.resizer import Resizer
 from rakka_sim.actors.worker import Launch, Runner
 from rakka_sim.config.gpus import GIB
 from rakka_sim.config.models import hf_config, model_spec
@@ -21,7 +24,7 @@ from rakka_sim.config.scenario import TimeModel
 from rakka_sim.core.batching import Batcher, BatchingLimits
 from rakka_sim.core.feed import TokenFeed
 from rakka_sim.core.kv import KvCache
-from rakka_sim.core.placing import NodeFacts
+from rakka_sim.core.placing import NodeBook, NodeFacts
 from rakka_sim.core.placing import make_policy as make_placing
 from rakka_sim.core.routing import make_policy
 from rakka_sim.engines.modelled import ModelledRunner
@@ -30,10 +33,12 @@ from rakka_sim.engines.sizing import kv_block_count
 from rakka_sim.errors import NotBuilt
 from rakka_sim.hardware.clusters import cluster_topology
 from rakka_sim.hardware.mig import MigState, slice_spec
+from rakka_sim.hardware.routes import Routes, Weights
 from rakka_sim.hardware.shape import DomainFabric, MachineShape
 from rakka_sim.records import EventLog, ReplicaFacts, ReplicaPart
 from rakka_sim.timing.constants import HOST_OVERHEAD_S
 from rakka_sim.timing.factory import make_time_model
+from rakka_sim.values import TransportKind
 
 if TYPE_CHECKING:
     from rakka_sim.config.cluster import Cluster, Node
@@ -137,6 +142,24 @@ def live(deployment: Deployment, node: Node, plan: EnginePlan) -> Callable[[], R
     return lambda: ProcessRunner.start(recipe, deployment.engine.watchdog_s)
 
 
+def engine_lines(scenario: Scenario, base: Path) -> list[str]:
+    """What each local deployment's engines would be, on every kind of node that may serve it."""
+    lines: dict[str, None] = {}
+    facts = node_facts(scenario.cluster, cluster_topology(scenario.cluster, base))
+    for deployment in scenario.deployment:
+        if deployment.transport is TransportKind.REMOTE_NETWORK:
+            lines[f"{deployment.name}: at {deployment.runtime_kind}; it can be placed, not served"] = None
+            continue
+        demand = demand_of(deployment)
+        for node, seen in zip(scenario.cluster.nodes, facts, strict=True):
+            large_enough = max(node.gpus, scenario.cluster.joined(node)) >= demand.gpus
+            if not NodeBook(seen).refusal(demand) and large_enough and node.mig == bool(demand.profile):
+                plan = engine_plan(deployment, node)
+                modelled(deployment, node, plan, scenario.time_model)  # its data is there
+                lines[plan.text] = None
+    return list(lines)
+
+
 MakeRunner = Callable[["Deployment", "Node", EnginePlan], Callable[[], "Runner"]]
 
 
@@ -201,6 +224,9 @@ def build(
     coordinator = system.spawn("coordinator", lambda: DpCoordinator(lambda: make_policy(policy)))
     placement = system.spawn("placement", lambda: DeploymentPlacementActor(placing, facts))
     kv_lines: list[str] = []
+    routes, loader = Routes(topology, scenario.cluster), None
+    if scenario.cluster.has_storage and not real_launch:
+        loader = system.spawn("loader", lambda: WeightLoader(placement))
 
     def make_engine(deployment: Deployment, assignment: NodeAssignment, manager: Ref[Any]) -> Callable[[], Actor]:
         node = scenario.cluster.node(assignment.node)
@@ -210,12 +236,46 @@ def build(
         facts = _facts(deployment, assignment, scenario.cluster, plan)
         replica, index = assignment.replica_index, log.replica(facts)
         me = Identity(deployment.name, replica, index, deployment.serving, coordinator, manager)
-        launch = Launch(make_runner(deployment, node, plan), deployment.engine.startup_s, real_launch)
+        weights = None if loader is None else _weights(deployment, plan, assignment, routes)
+        launch = Launch(make_runner(deployment, node, plan), deployment.engine.startup_s, real_launch, weights, loader)
         return partial(_engine, me, deployment, plan, launch, log, real_tokens)
 
-    manager = system.spawn("manager", lambda: DeploymentManager(placement, coordinator, make_engine))
+    manager = system.spawn("manager", lambda: DeploymentManager(placement, coordinator, make_engine, log.holdings))
     gateway = system.spawn("gateway", lambda: ApiGateway(deployments, coordinator, metrics, log))
     return Stack(gateway, manager, coordinator, placement, metrics, log, kv_lines)
+
+
+def _weights(deployment: Deployment, plan: EnginePlan, assignment: NodeAssignment, routes: Routes) -> Weights | None:
+    """What a replica loads before it serves; None where that takes no time."""
+    engine = deployment.engine
+    if engine.load_format == "dummy":
+        return None
+    files = f"{deployment.model}, {engine.dtype}"
+    size = plan.model.weight_bytes(engine.dtype)
+    return routes.weights(assignment.node, assignment.gpus, files, size, assignment.others)
+
+
+def most_engines(scenario: Scenario) -> int:
+    """How many engines there may be at once."""
+    most = {deployment.name: deployment.replicas for deployment in scenario.deployment}
+    for step in scenario.scale:
+        name = scenario.target(step).name
+        most[name] = max(most[name], step.replicas)
+    return sum(most.values())
+
+
+def resizers(system: System, scenario: Scenario, manager: Ref[Any]) -> list[tuple[Ref[Any], Resizer]]:
+    """An actor for each line of the scenario's schedule; they wait for `Go`."""
+    made = []
+    for number, step in enumerate(scenario.scale):
+        deployment = scenario.target(step).model_copy(update={"replicas": step.replicas})
+        actor = Resizer(step.at_s, deployment, manager)
+        made.append((system.spawn(f"scale-{number}", partial(_same, actor)), actor))
+    return made
+
+
+def _same(actor: Resizer) -> Resizer:
+    return actor
 
 
 def _facts(deployment: Deployment, assignment: NodeAssignment, cluster: Cluster, plan: EnginePlan) -> ReplicaFacts:

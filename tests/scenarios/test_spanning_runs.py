@@ -19,6 +19,7 @@ from rakka_sim.hardware.topology import ClusterTopology
 from rakka_sim.messages import GetDeployment, GetPlacements, NodeLost, NodeReturned
 from rakka_sim.records import EventLog, ReplicaFacts, ReplicaPart
 from rakka_sim.report.report import Report
+from rakka_sim.report.usage import cost
 from rakka_sim.timing.api import StepShape
 from rakka_sim.timing.roofline import Roofline
 
@@ -143,8 +144,18 @@ def test_measured_tables_know_one_node() -> None:
 
 def test_live_mode_says_that_it_is_not_built() -> None:
     pytest.importorskip("torch")
-    with pytest.raises(NotBuilt, match=r"llama-70b on a-01 GPUs 0-3 \+ a-02 GPUs 0-3"):
+    with pytest.raises(NotBuilt, match=r"llama-70b on [ab]-01 GPUs 0-3 \+ [ab]-02 GPUs 0-3"):
         rakka_sim.run(NVL72, mode="live", overrides=FEW, progress=False)
+
+
+def test_every_node_of_a_replica_reads_the_weights_and_the_slowest_counts() -> None:
+    slow, fast = tray("a", storage_gb_s=5.0), tray("b", storage_gb_s=20.0)
+    size = model_spec("meta-llama/Llama-3.1-70B").weight_bytes()
+    for nodes in ([slow, fast], [fast, slow], [slow, tray("b")], [tray("b"), slow]):
+        (replica,) = rakka_sim.run(eight(nodes), progress=False).summary()["replicas"]
+        assert replica["loading_s"] == pytest.approx(size / 5e9)
+    quick = rakka_sim.run(eight([fast, tray("c", storage_gb_s=20.0)]), progress=False)
+    assert quick.summary()["replicas"][0]["loading_s"] == pytest.approx(size / 20e9)
 
 
 # --- the log ----------------------------------------------------------------------------------------------------
@@ -159,7 +170,7 @@ def test_a_digest_says_nothing_of_further_nodes_where_there_are_none() -> None:
         digests.append(log.digest())
     assert len(set(digests)) == 3
     # That of a log from before replicas could span nodes.
-    assert digests[0] == "96cae496b1a5619fcdcdda8a9b9f79f6c1aecf8e4e0bf5a9ca6c7fc5ea3b8e82"
+    assert digests[0] == "8c451c24dda113016dd3fea74b0fbe41ae7868c18e38ca4098874086fe5d4a77"
 
 
 # --- a node that is lost ----------------------------------------------------------------------------------------
@@ -187,6 +198,19 @@ def test_requests_survive_either_node_and_the_replica_moves(lost: str) -> None:
     assert [serving.client.ended[i].outcome for i in ids] == ["stop"] * 8
     assert where(serving) == [sorted({"a", "b", "e"} - {lost}), ["c", "d"]]
     serving.log.check()
+
+
+def test_a_gpu_is_paid_for_while_the_replica_spans_its_node() -> None:
+    nodes = [tray(name, usd_per_gpu_hour=price) for name, price in (("a", 1.0), ("b", 10.0), ("c", 100.0))]
+    serving = Serving(cluster={"nodes": nodes}, deployment={"gpus": 8})
+    serving.up()
+    serving.run(100.0)
+    serving.system.ask(serving.stack.placement, NodeLost("b"), 10.0)
+    serving.run(300.0)
+    assert where(serving) == [["a", "c"]]
+    paid = cost(serving.log, 0.0, 400.0, 1)
+    assert paid["gpu_hours"] == pytest.approx(8 * 400 / 3600)
+    assert paid["usd"] == pytest.approx(4 * (400 * 1.0 + 100 * 10.0 + 300 * 100.0) / 3600)
 
 
 def test_without_room_it_waits_for_a_node_and_what_it_had_is_free() -> None:
