@@ -28,7 +28,7 @@ from rakka_sim.timing.roofline import Roofline
 from rakka_sim.timing.silicon import silicon_model
 from rakka_sim.timing.silicon_tables import Tables
 
-GPUS = ("A100-80", "H100", "H200", "B200", "L40S", "RTX PRO 6000")
+GPUS = ("A100-80", "H100", "H200", "B200", "GB200", "L40S", "RTX PRO 6000")
 MODELS = (
     ("Llama-3.1-8B", "bfloat16"),
     ("Llama-3.1-8B", "fp8"),

@@ -342,18 +342,24 @@ class NoEgressNodes(PlacementError):
 
 @dataclass(eq=False)
 class NotEnoughGpus(PlacementError):
-    """Too few GPUs free: `free` is what each node that might have served had when the deployment came."""
+    """Too few GPUs free: `free` is what each node that might have served had when the deployment came.
+
+    `fabrics`: the same of NVLink domains that span nodes, those GPUs that are joined.
+    """
 
     requested: int
     deployment: str = ""
     replicas: int = 1
     free: Sequence[tuple[str, int]] = ()
+    fabrics: Sequence[tuple[str, int]] = ()
 
     def __str__(self) -> str:
         who = f"deployment {self.deployment!r}" if self.deployment else "deployment"
         had = ", ".join(f"{node} {gpus}" for node, gpus in list(self.free)[:8])
         more = f" and {len(self.free) - 8} nodes more" if len(self.free) > 8 else ""
         found = f"; free: {had}{more}" if had else ""
+        joined = ", ".join(f"{fabric} {gpus}" for fabric, gpus in list(self.fabrics)[:8])
+        found += f"; free in NVLink domains: {joined}" if joined else ""
         return f"{who} requires {self.requested} GPUs for each of {self.replicas} replicas{found}"
 
 

@@ -12,13 +12,12 @@ from typing import TYPE_CHECKING, Any, Literal, overload
 import numpy as np
 
 from rakka_sim.actors.client import Go, LoadGenerator
-from rakka_sim.actors.demands import demand_of
 from rakka_sim.actors.placement import DeploymentPlacementActor
 from rakka_sim.config.loading import load_scenario
 from rakka_sim.config.models import model_spec
 from rakka_sim.config.scenario import MODES, Scenario
 from rakka_sim.config.slo import resolve_slo
-from rakka_sim.core.placing import NodeBook, make_policy
+from rakka_sim.core.placing import make_policy
 from rakka_sim.errors import InputError, NotBuilt, PlacementError, RakkaError, RunFailed, ScenarioError, UnknownName
 from rakka_sim.hardware.clusters import cluster_topology
 from rakka_sim.messages import Apply, Place
@@ -33,7 +32,7 @@ from rakka_sim.runtime.replay import Trace, assert_same_trace
 from rakka_sim.runtime.sim import SimRuntime
 from rakka_sim.runtime.wall import Stopwatch
 from rakka_sim.values import TransportKind
-from rakka_sim.wiring import Stack, build, engine_plan, live, lockstep, modelled, most_engines, node_facts, resizers
+from rakka_sim.wiring import Stack, build, engine_lines, live, lockstep, most_engines, node_facts, resizers
 from rakka_sim.workload.scribe import Scribe
 from rakka_sim.workload.source import Source, make_source, merge
 
@@ -109,7 +108,7 @@ def check(scenario: Given, overrides: Mapping[str, Any] | None = None) -> list[s
     """Read a scenario and everything it names, run nothing; what it comes to, in lines for people."""
     loaded, base = _load(scenario, overrides)
     lines = [f"{loaded.name}: {len(loaded.deployment)} deployments on {len(loaded.cluster.nodes)} nodes"]
-    lines += _engine_lines(loaded, base)
+    lines += engine_lines(loaded, base)
     if loaded.workload:
         source = _source(loaded, base, loaded.seed)
         lines.append(f"workload: {source.total if source.total is not None else 'an unknown number of'} requests")
@@ -141,23 +140,6 @@ def place(scenario: Given, overrides: Mapping[str, Any] | None = None) -> Placed
     finally:
         system.stop()
     return Placed(loaded.name, policy.name, topology, tuple(results), refused)
-
-
-def _engine_lines(scenario: Scenario, base: Path) -> list[str]:
-    """What each local deployment's engines would be, on every kind of node that may serve it."""
-    lines: dict[str, None] = {}
-    facts = node_facts(scenario.cluster, cluster_topology(scenario.cluster, base))
-    for deployment in scenario.deployment:
-        if deployment.transport is TransportKind.REMOTE_NETWORK:
-            lines[f"{deployment.name}: at {deployment.runtime_kind}; it can be placed, not served"] = None
-            continue
-        demand = demand_of(deployment)
-        for node, seen in zip(scenario.cluster.nodes, facts, strict=True):
-            if not NodeBook(seen).refusal(demand) and node.gpus >= demand.gpus and node.mig == bool(demand.profile):
-                plan = engine_plan(deployment, node)
-                modelled(deployment, node, plan, scenario.time_model)  # its data is there
-                lines[plan.text] = None
-    return list(lines)
 
 
 def _check_targets(scenario: Scenario) -> None:

@@ -32,6 +32,9 @@ Stretch = tuple[int, int, int]
 # generated continues the last span.
 Content = tuple[tuple[int, int], ...]
 
+# What a replica has of one node: the node, and GPUs by ordinal.
+Part = tuple[str, tuple[int, ...]]
+
 
 class RuntimeKind(enum.StrEnum):
     """What executes a deployment. `python:<name>` is carried by the config as text."""
@@ -289,12 +292,21 @@ class MigSlice:
 
 @value
 class NodeAssignment:
-    """Where one replica runs: a node and, for a local deployment, its GPUs by ordinal, or a slice of the one."""
+    """Where one replica runs: a node and, for a local deployment, its GPUs by ordinal, or a slice of the one.
+
+    `others`: its parts on further nodes, where it spans nodes of one NVLink fabric.
+    """
 
     replica_index: int
     node: str
     gpus: tuple[int, ...] = ()
     slice: MigSlice | None = None
+    others: tuple[Part, ...] = ()
+
+    @property
+    def parts(self) -> tuple[Part, ...]:
+        """What it has of each node that it needs."""
+        return (self.node, self.gpus), *self.others
 
 
 @value

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rakka_sim.actors.coordinator import DpCoordinator
+from rakka_sim.actors.demands import demand_of
 from rakka_sim.actors.engine import EngineCore, Identity
 from rakka_sim.actors.gateway import ApiGateway
 from rakka_sim.actors.loader import WeightLoader
@@ -23,7 +24,7 @@ from rakka_sim.config.scenario import TimeModel
 from rakka_sim.core.batching import Batcher, BatchingLimits
 from rakka_sim.core.feed import TokenFeed
 from rakka_sim.core.kv import KvCache
-from rakka_sim.core.placing import NodeFacts
+from rakka_sim.core.placing import NodeBook, NodeFacts
 from rakka_sim.core.placing import make_policy as make_placing
 from rakka_sim.core.routing import make_policy
 from rakka_sim.engines.modelled import ModelledRunner
@@ -33,10 +34,11 @@ from rakka_sim.errors import NotBuilt
 from rakka_sim.hardware.clusters import cluster_topology
 from rakka_sim.hardware.mig import MigState, slice_spec
 from rakka_sim.hardware.routes import Routes, Weights
-from rakka_sim.hardware.shape import MachineShape
-from rakka_sim.records import EventLog, ReplicaFacts
+from rakka_sim.hardware.shape import DomainFabric, MachineShape
+from rakka_sim.records import EventLog, ReplicaFacts, ReplicaPart
 from rakka_sim.timing.constants import HOST_OVERHEAD_S
 from rakka_sim.timing.factory import make_time_model
+from rakka_sim.values import TransportKind
 
 if TYPE_CHECKING:
     from rakka_sim.config.cluster import Cluster, Node
@@ -45,9 +47,9 @@ if TYPE_CHECKING:
     from rakka_sim.config.scenario import Scenario
     from rakka_sim.config.shapes import ModelSpec
     from rakka_sim.hardware.collectives import Group
-    from rakka_sim.hardware.topology import ClusterTopology, Machine
+    from rakka_sim.hardware.topology import ClusterTopology
     from rakka_sim.runtime.api import Actor, Ref, System
-    from rakka_sim.values import NodeAssignment
+    from rakka_sim.values import NodeAssignment, Part
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,21 +63,26 @@ class EnginePlan:
     device: GpuSpec  # a GPU, or a slice of one
     group: Group | None = None  # how its GPUs reach each other; None: as in the machine they are usually in
     gpus: tuple[int, ...] = ()  # of the node, by ordinal
+    others: tuple[Part, ...] = ()  # what it has of further nodes
 
 
 def engine_plan(
-    deployment: Deployment, node: Node, machine: Machine | None = None, assignment: NodeAssignment | None = None
+    deployment: Deployment,
+    node: Node,
+    topology: ClusterTopology | None = None,
+    assignment: NodeAssignment | None = None,
 ) -> EnginePlan:
     """Resolve what a scenario leaves open; raises InputError if the model does not fit the node's GPUs.
 
-    With an `assignment` on a `machine` it is the plan for those very GPUs, or for that slice.
+    With an `assignment` in a `topology` it is the plan for those very GPUs, or for that slice.
     """
     engine, model = deployment.engine, model_spec(deployment.model)
     profile, group = deployment.placement.mig, None
     device = slice_spec(node.spec, profile) if profile else node.spec
-    gpus = () if assignment is None else assignment.gpus
-    if machine is not None and len(gpus) > 1:
-        group = machine.group(gpus)
+    gpus, others = ((), ()) if assignment is None else (assignment.gpus, assignment.others)
+    places = [] if assignment is None else [(name, gpu) for name, share in assignment.parts for gpu in share]
+    if topology is not None and len(places) > 1:
+        group = topology.group(places)
     trained = model.max_position_embeddings
     limits = BatchingLimits(
         max_num_seqs=engine.max_num_seqs,
@@ -87,9 +94,9 @@ def engine_plan(
     where = f"{deployment.name} on {deployment.gpus_per_replica} x {device.name}"
     if engine.num_gpu_blocks is not None:
         text = f"{where}: {engine.num_gpu_blocks} KV blocks, as set"
-        return EnginePlan(model, limits, engine.num_gpu_blocks, text, device, group, gpus)
+        return EnginePlan(model, limits, engine.num_gpu_blocks, text, device, group, gpus, others)
     sizing = kv_block_count(model, device, engine, tp=deployment.gpus_per_replica)
-    return EnginePlan(model, limits, sizing.blocks, f"{where}: {sizing.text}", device, group, gpus)
+    return EnginePlan(model, limits, sizing.blocks, f"{where}: {sizing.text}", device, group, gpus, others)
 
 
 def modelled(
@@ -122,6 +129,10 @@ def live(deployment: Deployment, node: Node, plan: EnginePlan) -> Callable[[], R
     """A runner in processes of this machine, whose steps take the time that they take."""
     if deployment.placement.mig:
         raise NotBuilt(f"live mode on a MIG slice ({deployment.placement.mig})", "choose a whole GPU")
+    if plan.others:
+        where = " + ".join(str(ReplicaPart(*part)) for part in ((node.name, plan.gpus), *plan.others))
+        remedy = "choose gpus that one node has: its processes are started on this machine alone"
+        raise NotBuilt(f"live mode with a replica over several nodes ({deployment.name} on {where})", remedy)
     from rakka_sim.engines.processes import ProcessRunner
     from rakka_sim.engines.torch.architecture import architecture_of
 
@@ -129,6 +140,24 @@ def live(deployment: Deployment, node: Node, plan: EnginePlan) -> Callable[[], R
     architecture_of(recipe)
     plan.model.check_tp(recipe.tp)
     return lambda: ProcessRunner.start(recipe, deployment.engine.watchdog_s)
+
+
+def engine_lines(scenario: Scenario, base: Path) -> list[str]:
+    """What each local deployment's engines would be, on every kind of node that may serve it."""
+    lines: dict[str, None] = {}
+    facts = node_facts(scenario.cluster, cluster_topology(scenario.cluster, base))
+    for deployment in scenario.deployment:
+        if deployment.transport is TransportKind.REMOTE_NETWORK:
+            lines[f"{deployment.name}: at {deployment.runtime_kind}; it can be placed, not served"] = None
+            continue
+        demand = demand_of(deployment)
+        for node, seen in zip(scenario.cluster.nodes, facts, strict=True):
+            large_enough = max(node.gpus, scenario.cluster.joined(node)) >= demand.gpus
+            if not NodeBook(seen).refusal(demand) and large_enough and node.mig == bool(demand.profile):
+                plan = engine_plan(deployment, node)
+                modelled(deployment, node, plan, scenario.time_model)  # its data is there
+                lines[plan.text] = None
+    return list(lines)
 
 
 MakeRunner = Callable[["Deployment", "Node", EnginePlan], Callable[[], "Runner"]]
@@ -149,7 +178,7 @@ class Stack:
 
 def node_facts(cluster: Cluster, topology: ClusterTopology) -> list[NodeFacts]:
     """The cluster as placing sees it."""
-    facts = []
+    facts, spanning = [], topology.nvlink_domains
     for node, place in zip(cluster.nodes, topology.nodes, strict=True):
         sliced = {gpu: MigState(node.gpu) for gpu in range(node.gpus)} if node.mig and node.gpu else {}
         facts.append(
@@ -163,6 +192,7 @@ def node_facts(cluster: Cluster, topology: ClusterTopology) -> list[NodeFacts]:
                 egress=place.egress,
                 egress_slots=node.egress_slots,
                 sliced=sliced,
+                fabric=DomainFabric(domain, place.machine) if (domain := place.nvlink_domain) in spanning else None,
             )
         )
     return facts
@@ -200,10 +230,12 @@ def build(
 
     def make_engine(deployment: Deployment, assignment: NodeAssignment, manager: Ref[Any]) -> Callable[[], Actor]:
         node = scenario.cluster.node(assignment.node)
-        plan = engine_plan(deployment, node, topology.node(node.name).machine, assignment)
+        plan = engine_plan(deployment, node, topology, assignment)
         if plan.text not in kv_lines:
             kv_lines.append(plan.text)
-        me = _identity(deployment, assignment, node, plan, log, coordinator, manager)
+        facts = _facts(deployment, assignment, scenario.cluster, plan)
+        replica, index = assignment.replica_index, log.replica(facts)
+        me = Identity(deployment.name, replica, index, deployment.serving, coordinator, manager)
         weights = None if loader is None else _weights(deployment, plan, assignment, routes)
         launch = Launch(make_runner(deployment, node, plan), deployment.engine.startup_s, real_launch, weights, loader)
         return partial(_engine, me, deployment, plan, launch, log, real_tokens)
@@ -219,7 +251,8 @@ def _weights(deployment: Deployment, plan: EnginePlan, assignment: NodeAssignmen
     if engine.load_format == "dummy":
         return None
     files = f"{deployment.model}, {engine.dtype}"
-    return routes.weights(assignment.node, assignment.gpus, files, plan.model.weight_bytes(engine.dtype))
+    size = plan.model.weight_bytes(engine.dtype)
+    return routes.weights(assignment.node, assignment.gpus, files, size, assignment.others)
 
 
 def most_engines(scenario: Scenario) -> int:
@@ -245,17 +278,10 @@ def _same(actor: Resizer) -> Resizer:
     return actor
 
 
-def _identity(
-    deployment: Deployment,
-    assignment: NodeAssignment,
-    node: Node,
-    plan: EnginePlan,
-    log: EventLog,
-    coordinator: Ref[Any],
-    manager: Ref[Any],
-) -> Identity:
+def _facts(deployment: Deployment, assignment: NodeAssignment, cluster: Cluster, plan: EnginePlan) -> ReplicaFacts:
+    node = cluster.node(assignment.node)
     price, share = node.usd_per_gpu_hour, plan.device.sms / node.spec.sms  # a slice costs its share of the GPU
-    facts = ReplicaFacts(
+    return ReplicaFacts(
         deployment=deployment.name,
         replica=assignment.replica_index,
         node=node.name,
@@ -264,9 +290,8 @@ def _identity(
         kv_blocks=plan.kv_blocks,
         block_size=deployment.engine.block_size,
         usd_per_gpu_hour=None if price is None else price * share,
+        others=tuple(ReplicaPart(name, gpus, cluster.node(name).usd_per_gpu_hour) for name, gpus in assignment.others),
     )
-    index = log.replica(facts)
-    return Identity(deployment.name, assignment.replica_index, index, deployment.serving, coordinator, manager)
 
 
 def _engine(

@@ -10,10 +10,10 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from rakka_sim.actors.demands import demand_of
+from rakka_sim.actors.members import NODES, Member
 from rakka_sim.actors.node_placement import PlacementActor
 from rakka_sim.core.placing import Claim, Demand, Plan, Quote, Tables, facts_of, make_policy, plan, preferred
 from rakka_sim.core.placing.book import life_of
-from rakka_sim.core.supervision import Directive, Supervision
 from rakka_sim.errors import (
     ActorError,
     InputError,
@@ -42,7 +42,7 @@ from rakka_sim.messages import (
     Vacate,
 )
 from rakka_sim.runtime.api import Actor, Ask, Context, Ref, Terminated
-from rakka_sim.values import PlacementConstraints, PlacementResult
+from rakka_sim.values import NodeAssignment, PlacementConstraints, PlacementResult
 
 if TYPE_CHECKING:
     from rakka_sim.config.deployment import Deployment
@@ -51,25 +51,6 @@ if TYPE_CHECKING:
 ASK_TIMEOUT_S = 5.0
 # How often a placement starts again because a node has changed; every time, somebody else got what it wanted.
 MAX_ROUNDS = 16
-
-
-def _stop_it(error: Exception) -> Directive:
-    return Directive.STOP
-
-
-# A book that failed is not trusted any more: its node counts as lost until it is said to be back.
-NODES = Supervision(decide=_stop_it)
-
-
-class Member:
-    """One node of the cluster: what is known of it, and its actor while it lives."""
-
-    __slots__ = ("facts", "life", "ref")
-
-    def __init__(self, facts: NodeFacts) -> None:
-        self.facts = facts
-        self.ref: Ref[Any] | None = None
-        self.life = 0
 
 
 class DeploymentPlacementActor(Actor):
@@ -260,7 +241,7 @@ class DeploymentPlacementActor(Actor):
             _answer(ctx, reply_to, UnknownPlacement(name))
             return
         going = [each for each in result.assignments if replicas is None or each.replica_index in replicas]
-        for node in dict.fromkeys(each.node for each in going):
+        for node in dict.fromkeys(node for each in going for node, _ in each.parts):
             self._tell(ctx, node, Vacate(name, replicas))
         left = tuple(each for each in result.assignments if each not in going)
         self._placed[name] = PlacementResult(name, left, result.degraded)
@@ -297,12 +278,19 @@ class DeploymentPlacementActor(Actor):
 
     def _forget(self, ctx: Context, node: str) -> None:
         for name, result in self._placed.items():
-            gone = tuple(each.replica_index for each in result.assignments if each.node == node)
+            gone = [each for each in result.assignments if node in dict(each.parts)]
             if gone:
-                left = tuple(each for each in result.assignments if each.node != node)
+                left = tuple(each for each in result.assignments if each not in gone)
                 self._placed[name] = PlacementResult(name, left, result.degraded)
+                for each in gone:
+                    self._vacate(ctx, name, each)
                 for listener in self._listeners:
-                    ctx.tell(listener, ReplicasLost(name, gone))
+                    ctx.tell(listener, ReplicasLost(name, tuple(each.replica_index for each in gone)))
+
+    def _vacate(self, ctx: Context, deployment: str, assignment: NodeAssignment) -> None:
+        """Give back what a replica has on all of its nodes that live."""
+        for node, _ in assignment.parts:
+            self._tell(ctx, node, Vacate(deployment, (assignment.replica_index,)))
 
     def _tell(self, ctx: Context, node: str, message: object) -> None:
         _tell(ctx, self._members[node].ref, message)

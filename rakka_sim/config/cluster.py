@@ -41,7 +41,9 @@ class Node(Table):
     region: str = Field("", description="where it is, as its provider calls it")
     egress_slots: PositiveInt | None = Field(None, description="remote replicas that it has room for; none: any number")
     mig: bool = Field(False, description="whether its GPUs are in MIG mode: they take slices, and nothing else")
-    nvlink_domain: str = Field("", description="nodes of the same domain have one NVLink fabric (GB200 NVL72)")
+    nvlink_domain: str = Field(
+        "", description="nodes of the same domain have one NVLink fabric (GB200 NVL72), which a replica may span"
+    )
     storage_gb_s: GigabytesPerSecond | None = Field(
         None, description="what its disk, or the mount that weights are read from, gives all its replicas together"
     )
@@ -126,3 +128,8 @@ class Cluster(Table):
     def node(self, name: str) -> Node:
         """The node of that name."""
         return next(node for node in self.nodes if node.name == name)
+
+    def joined(self, node: Node) -> int:
+        """The GPUs of a node's kind that its NVLink domain joins, its own among them; 0 where it is in none."""
+        nodes = self.nodes if node.nvlink_domain and not node.mig else ()
+        return sum(other.gpus for other in nodes if (other.nvlink_domain, other.gpu) == (node.nvlink_domain, node.gpu))

@@ -73,6 +73,8 @@ GPUS: tuple[GpuSpec, ...] = (
             f"{_DATASHEET}; SXM"),
     GpuSpec("B200", "blackwell", 148, _gib(178.35), 7672e9, 2250e12, 4500e12, 75e12, "nvlink", _NVLINK5,
             f"{_DATASHEET}; bandwidth: bus width x clock as the driver reports them (pytorch/ao #4002), not 8 TB/s"),
+    GpuSpec("GB200", "blackwell", 152, _gib(184.31), 8000e9, 2500e12, 5000e12, 80e12, "nvlink", _NVLINK5,
+            f"{_DATASHEET}; a GB200 NVL72's, per GPU"),
     GpuSpec("L40S", "ada", 142, _gib(44.39), 864e9, 362.05e12, 733e12, 91.6e12, "pcie", _PCIE4,
             _DATASHEET),
     GpuSpec("RTX 4090", "ada", 128, 25_250_627_584, 1008e9, 165.2e12, 330.3e12, 82.6e12, "pcie", _PCIE4,

@@ -58,7 +58,14 @@ _ALIASES = {
     "dgx1v": "dgx1-v100",
 }
 # What a node of so many GPUs is, where the scenario does not say: the machine that those GPUs are usually sold in.
-_USUAL = {"A100-40": "dgx-a100", "A100-80": "dgx-a100", "H100": "hgx-h100", "H200": "hgx-h200", "B200": "hgx-b200"}
+_USUAL = {
+    "A100-40": "dgx-a100",
+    "A100-80": "dgx-a100",
+    "H100": "hgx-h100",
+    "H200": "hgx-h200",
+    "B200": "hgx-b200",
+    "GB200": "gb200-nvl72",
+}
 
 
 def _key(name: str) -> str:

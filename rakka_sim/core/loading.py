@@ -32,17 +32,17 @@ class Reading:
 
 
 class Load:
-    """What one replica still waits for."""
+    """What one replica still waits for, on each of its nodes."""
 
-    __slots__ = ("copies", "reading")
+    __slots__ = ("copies", "readings")
 
-    def __init__(self, reading: Reading, copies: list[Moving]) -> None:
-        self.reading = reading
+    def __init__(self, readings: list[Reading], copies: list[Moving]) -> None:
+        self.readings = readings
         self.copies = dict.fromkeys(copies)
 
     @property
     def done(self) -> bool:
-        return not self.copies and self.reading.left == 0
+        return not self.copies and not any(reading.left for reading in self.readings)
 
 
 class Loading(Generic[K]):
@@ -62,16 +62,19 @@ class Loading(Generic[K]):
 
     def start(self, now: float, key: K, weights: Weights) -> None:
         """Begin to load; an earlier load of this key is given up. Raises InputError for links that cannot be used."""
-        for way in (weights.read, *(way for way, _ in weights.copies)):
-            for link in way:
-                self._transfers.know(link)
-            self._transfers.refuse(_names(way), weights.size)
+        for part in weights.parts:
+            for way in (part.read, *(way for way, _ in part.copies)):
+                for link in way:
+                    self._transfers.know(link)
+                self._transfers.refuse(_names(way), part.size)
         self.cancel(now, key)
-        reading = self._reading(now, weights)
-        reading.wanted[key] = None
-        copies = [self._transfers.start(now, _names(way), size) for way, size in weights.copies]
+        readings = [self._reading(now, part) for part in weights.parts]
+        for reading in readings:
+            reading.wanted[key] = None
+        every = [copy for part in weights.parts for copy in part.copies]
+        copies = [self._transfers.start(now, _names(way), size) for way, size in every]
         self._owner.update(dict.fromkeys(copies, key))
-        self._loads[key] = Load(reading, copies)
+        self._loads[key] = Load(readings, copies)
         self._fresh[key] = None
 
     def cancel(self, now: float, key: K) -> None:
@@ -82,12 +85,12 @@ class Loading(Generic[K]):
         for copy in load.copies:
             self._transfers.cancel(now, copy)
             self._owner.pop(copy, None)
-        reading = load.reading
-        del reading.wanted[key]
-        if reading.moving is not None and not reading.wanted:
-            self._transfers.cancel(now, reading.moving)
-            self._owner.pop(reading.moving, None)
-            reading.left, reading.moving = reading.moving.left, None
+        for reading in load.readings:
+            del reading.wanted[key]
+            if reading.moving is not None and not reading.wanted:
+                self._transfers.cancel(now, reading.moving)
+                self._owner.pop(reading.moving, None)
+                reading.left, reading.moving = reading.moving.left, None
 
     def forget(self, node: str) -> None:
         """The node's memory is empty: who comes next reads again. Loads under way are not touched."""
@@ -111,7 +114,8 @@ class Loading(Generic[K]):
                 touched[owner] = None
         ended = [key for key in touched if self._loads[key].done]
         for key in ended:
-            del self._loads.pop(key).reading.wanted[key]
+            for reading in self._loads.pop(key).readings:
+                del reading.wanted[key]
         return ended
 
     def check(self) -> None:
@@ -120,9 +124,9 @@ class Loading(Generic[K]):
         if any(moving not in self._owner for moving in self._transfers.active):
             raise InvariantBroken("loading", "a transfer is under way that nobody waits for")
         for key, load in self._loads.items():
-            if key not in load.reading.wanted:
+            if any(key not in reading.wanted for reading in load.readings):
                 raise InvariantBroken("loading", f"{key} waits for a read that does not know it")
-            if load.reading.left and load.reading.moving is None:
+            if any(reading.left and reading.moving is None for reading in load.readings):
                 raise InvariantBroken("loading", f"{key} waits for a read that stands still")
 
     def _reading(self, now: float, weights: Weights) -> Reading:

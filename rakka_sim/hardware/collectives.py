@@ -61,7 +61,7 @@ class Group:
     `all_pairs`: whether any two of them are neighbours in this fabric (false: an NVLink cube mesh of eight).
     `nodes`: machines that only a network joins (an NVLink domain of many trays is one); `nic_gb_s`: what the NICs of
     one of them carry for this group, by the datasheet; `network_hop`: the latency of a step between them.
-    `pipeline_s`: see the file's docstring.
+    `hosts`: machines that they are in, whatever joins those. `pipeline_s`: see the file's docstring.
     """
 
     gpus: int
@@ -75,6 +75,7 @@ class Group:
     nic_gb_s: float = 0.0
     network_hop: nccl.Hop = nccl.INFINIBAND_HOP
     pipeline_s: float = nccl.PIPELINE_S
+    hosts: int = 1
 
     def __post_init__(self) -> None:
         _require(self.gpus >= 1, "gpus", self.gpus, "at least 1")
@@ -84,6 +85,7 @@ class Group:
         _require(not outside or 0 < self.nic_gb_s < math.inf, "nic_gb_s", self.nic_gb_s, "a rate above 0")
         _require(not inside or self.fabric is not Fabric.NETWORK, "fabric", self.fabric, "what joins GPUs of one node")
         _require(self.nvls is None or self.links * self.link_gb_s > 0, "links", self.links, "some, where there is nvls")
+        _require(1 <= self.hosts <= self.gpus, "hosts", self.hosts, f"1 to {self.gpus}, the GPUs of the group")
         _require(0 <= self.pipeline_s < math.inf, "pipeline_s", self.pipeline_s, "seconds, at least 0")
 
     @property

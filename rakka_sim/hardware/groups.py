@@ -90,6 +90,11 @@ def switched(sm: int, links: int, gpus: int) -> Group:
     return collectives.switched(replace(rates.nvlink(sm), links=links), gpus)
 
 
+def spanning_s(sm: int, links: int, gpus: int, size: float) -> float:
+    """Seconds of an all-reduce of `size` bytes among GPUs of several machines, so many links each to a fabric."""
+    return _all_reduce_s(switched(sm, links, gpus), size)
+
+
 @lru_cache(maxsize=_KEPT)
 def all_reduce_s(pairs: Pairs, gpus: tuple[int, ...], size: float) -> float:
     """Seconds of an all-reduce of `size` bytes."""

@@ -5,7 +5,7 @@ Who moves what when is not here. Rates inside machines and between them are thos
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from rakka_sim.config.cluster import Cluster
 from rakka_sim.errors import InputError
@@ -16,6 +16,7 @@ from rakka_sim.hardware.machine import Machine
 from rakka_sim.hardware.paths import PathClass
 from rakka_sim.hardware.topology import ClusterTopology, Place
 from rakka_sim.hardware.transfers import Link
+from rakka_sim.values import Part
 
 Way = tuple[Link, ...]
 
@@ -25,7 +26,8 @@ class Weights:
     """What a replica loads: `files` of `size` bytes, over `read` into its node's memory, from there to each GPU.
 
     `copies`: for each GPU the way from the host's memory and the bytes of its share. `kept`: whether the host keeps in
-    memory what it has read, for whoever wants these files next.
+    memory what it has read, for whoever wants these files next. `others`: the same on further nodes, of a replica that
+    spans some: the ranks of each node read all files.
     """
 
     node: str
@@ -34,6 +36,12 @@ class Weights:
     read: Way
     copies: tuple[tuple[Way, float], ...]
     kept: bool = True
+    others: tuple[Weights, ...] = ()
+
+    @property
+    def parts(self) -> tuple[Weights, ...]:
+        """What is loaded on each node."""
+        return self, *self.others
 
 
 class Routes:
@@ -44,12 +52,20 @@ class Routes:
         self._cluster = cluster
         self._layouts: dict[str, Layout] = {}
 
-    def weights(self, node: str, gpus: tuple[int, ...], files: str, size: float) -> Weights | None:
+    def weights(
+        self, node: str, gpus: tuple[int, ...], files: str, size: float, others: tuple[Part, ...] = ()
+    ) -> Weights | None:
         """What a replica on these GPUs loads, a part of equal size on each; None where reading takes no time."""
+        share = size / sum(len(some) for _, some in ((node, gpus), *others))
+        made = [self._weights(*part, files, size, share) for part in ((node, gpus), *others)]
+        slow = [weights for weights in made if weights is not None]
+        return replace(slow[0], others=tuple(slow[1:])) if slow else None
+
+    def _weights(self, node: str, gpus: tuple[int, ...], files: str, size: float, share: float) -> Weights | None:
         read = self.to_host(node)
         if not read:
             return None
-        copies = tuple((self.to_gpu(node, gpu), size / len(gpus)) for gpu in gpus)
+        copies = tuple((self.to_gpu(node, gpu), share) for gpu in gpus)
         kept = self._cluster is None or self._cluster.node(node).host_memory_cache
         return Weights(node, files, size, read, copies, kept)
 

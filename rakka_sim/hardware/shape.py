@@ -1,10 +1,11 @@
-"""A machine as placing sees it: its pairs, its islands, and what a collective among some GPUs costs; no policy here."""
+"""Machines and fabrics as placing sees them: pairs, islands, and what a collective costs; no policy here."""
 
 from __future__ import annotations
 
 from collections.abc import Hashable
 from dataclasses import dataclass
 
+from rakka_sim.hardware import groups
 from rakka_sim.hardware.machine import Machine
 
 
@@ -35,3 +36,20 @@ class MachineShape:
 
     def set_cost(self, gpus: tuple[int, ...], message_bytes: int) -> float:
         return self.machine.all_reduce_s(gpus, message_bytes)
+
+
+@dataclass(frozen=True, slots=True)
+class DomainFabric:
+    """A `core.placing.Fabric`: an NVLink domain of several nodes, from the one whose machine this is.
+
+    A GPU that has lost its links to the switches is not joined; one that has lost some of them slows a group down.
+    """
+
+    name: str
+    machine: Machine
+
+    def cost(self, gpu: int, gpus: int, message_bytes: int) -> float | None:
+        pairs = self.machine.pairs
+        if not pairs.fabric[gpu]:
+            return None
+        return round(groups.spanning_s(pairs.sms[gpu], pairs.fabric[gpu], gpus, message_bytes), 12)

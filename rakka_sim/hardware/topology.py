@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from types import MappingProxyType
 
@@ -143,13 +143,13 @@ class ClusterTopology:
         links = self._fabric_links(chosen)
         if links:
             sm = min(self.node(name).machine.gpus[gpu].sm for name, gpu in chosen)
-            return switched(sm, links, len(chosen))
+            return replace(switched(sm, links, len(chosen)), hosts=len(inside))
         nics = min(self._nics_gb_s(name, gpus) for name, gpus in by_node.items())
         several = [group for group in inside if group.gpus > 1]
         if not several:
-            return Group(len(chosen), Fabric.NETWORK, nodes=len(inside), nic_gb_s=nics)
-        slowest = min(several, key=lambda group: group.ring_gb_s)
-        return Group(len(chosen), slowest.fabric, slowest.ring_gb_s, nodes=len(inside), nic_gb_s=nics)
+            return Group(len(chosen), Fabric.NETWORK, nodes=len(inside), nic_gb_s=nics, hosts=len(inside))
+        slowest, hosts = min(several, key=lambda group: group.ring_gb_s), len(inside)
+        return Group(len(chosen), slowest.fabric, slowest.ring_gb_s, nodes=hosts, nic_gb_s=nics, hosts=hosts)
 
     def all_reduce_s(self, places: Iterable[Place], size: float) -> float:
         """Seconds of an all-reduce of `size` bytes among those GPUs."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from rakka_sim.records.entry import ReplicaFacts, RequestRecord
+from rakka_sim.records.entry import ReplicaFacts, ReplicaPart, RequestRecord
 from rakka_sim.records.log import EventLog
 
-__all__ = ["EventLog", "ReplicaFacts", "RequestRecord"]
+__all__ = ["EventLog", "ReplicaFacts", "ReplicaPart", "RequestRecord"]

@@ -11,11 +11,32 @@ if TYPE_CHECKING:
     import numpy as np
 
 
+@dataclass(frozen=True, slots=True)
+class ReplicaPart:
+    """What a replica has of one node, and what a GPU there costs."""
+
+    node: str
+    gpus: tuple[int, ...] = ()
+    usd_per_gpu_hour: float | None = None
+
+    def __str__(self) -> str:
+        """As in "tray-01 GPUs 0-3"."""
+        runs: list[list[int]] = []
+        for gpu in sorted(self.gpus):
+            if runs and gpu == runs[-1][-1] + 1:
+                runs[-1].append(gpu)
+            else:
+                runs.append([gpu])
+        spans = (f"{run[0]}-{run[-1]}" if len(run) > 2 else ", ".join(map(str, run)) for run in runs)
+        return f"{self.node} GPU{'s' if len(self.gpus) > 1 else ''} {', '.join(spans)}"
+
+
 @dataclass(frozen=True, slots=True)  # hashable: equal facts are one replica
 class ReplicaFacts:
     """Where a replica runs and what it has; `gpu` is the GPU's catalogue name, `kv_blocks` 0 means not known.
 
-    `peak_flops` (per s) and `peak_bandwidth` (bytes per s) are those of one GPU.
+    `peak_flops` (per s) and `peak_bandwidth` (bytes per s) are those of one GPU. `others`: what it has of further
+    nodes, where it spans nodes of one NVLink fabric.
     """
 
     deployment: str
@@ -28,6 +49,12 @@ class ReplicaFacts:
     usd_per_gpu_hour: float | None = None
     peak_flops: float | None = None
     peak_bandwidth: float | None = None
+    others: tuple[ReplicaPart, ...] = ()
+
+    @property
+    def parts(self) -> tuple[ReplicaPart, ...]:
+        """What it has of each of its nodes."""
+        return ReplicaPart(self.node, self.gpus, self.usd_per_gpu_hour), *self.others
 
 
 @value

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 from rakka_sim.records.entry import ReplicaFacts
 from rakka_sim.values import NodeAssignment
 
-Key = tuple[str, int, str, tuple[int, ...]]
+Key = tuple[Any, ...]  # deployment, replica, node, GPUs; of one that spans nodes, its further parts
 
 
 class Holdings:
@@ -29,7 +30,9 @@ class Holdings:
 
     def of(self, facts: ReplicaFacts) -> list[tuple[float, float]]:
         """From when to when a replica had its GPUs; infinity for what it still has. Empty where nobody said."""
-        return self._spans.get((facts.deployment, facts.replica, facts.node, facts.gpus), [])
+        others = tuple((part.node, part.gpus) for part in facts.others)
+        where = NodeAssignment(facts.replica, facts.node, facts.gpus, others=others)
+        return self._spans.get(_key(facts.deployment, where), [])
 
     def ended(self) -> list[tuple[Key, list[tuple[float, float]]]]:
         """All of those that were given back, in order."""
@@ -38,4 +41,4 @@ class Holdings:
 
 
 def _key(deployment: str, where: NodeAssignment) -> Key:
-    return deployment, where.replica_index, where.node, where.gpus
+    return deployment, where.replica_index, where.node, where.gpus, *where.others

@@ -234,7 +234,7 @@ class EventLog:
         times, begins = self.token_times()
         names: dict[str, Any] = {
             "layout": 2,
-            "replicas": [asdict(facts) for facts in self.replicas],
+            "replicas": [_fields(facts) for facts in self.replicas],
             "deployments": self.deployments,
             "outcomes": self.outcomes,
         }
@@ -247,6 +247,11 @@ class EventLog:
                 sha.update(f"\n{name} {column.dtype.str} {len(column)}\n".encode())
                 sha.update(np.ascontiguousarray(column).data)
         return sha.hexdigest()
+
+
+def _fields(facts: ReplicaFacts) -> dict[str, Any]:
+    """What a digest says of a replica: nothing of further nodes where it has none."""
+    return {name: value for name, value in asdict(facts).items() if value or name != "others"}
 
 
 def _place(facts: ReplicaFacts) -> tuple[str, int, str, tuple[int, ...], str]:

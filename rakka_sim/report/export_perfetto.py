@@ -57,7 +57,11 @@ def _cut(log: EventLog, max_events: int) -> tuple[float, int, int]:
 
 
 def _processes(log: EventLog) -> Iterator[Event]:
-    names = [f"{of.deployment}/{of.replica}" + (f" on {of.node}" if of.node else "") for of in log.replicas]
+    where = [" + ".join(map(str, of.parts)) if of.others else of.node for of in log.replicas]
+    names = [
+        f"{of.deployment}/{of.replica}" + (f" on {on}" if on else "")
+        for of, on in zip(log.replicas, where, strict=True)
+    ]
     for pid, name in enumerate([*names, "no replica"], start=1):
         yield _meta("process_name", pid, {"name": name})
         yield _meta("process_sort_index", pid, {"sort_index": pid})

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rakka_sim.hardware.topology import ClusterTopology, Place
+from rakka_sim.records import ReplicaPart
 from rakka_sim.values import NodeAssignment, PlacementResult
 
 if TYPE_CHECKING:
@@ -31,12 +32,17 @@ class Placed:
 
     @property
     def marks(self) -> dict[Place, tuple[str, ...]]:
-        """What is on each GPU; index -1 is a node's way out, for remote replicas."""
+        """What is on each GPU; index -1 is a node's way out, for remote replicas.
+
+        That is a deployment's name; with the replica's number where it spans nodes, to see what belongs together.
+        """
         found: dict[Place, list[str]] = {}
         for result in self.results:
             for each in result.assignments:
-                for gpu in each.gpus or (-1,):
-                    found.setdefault((each.node, gpu), []).append(result.deployment)
+                label = f"{result.deployment}/{each.replica_index}" if each.others else result.deployment
+                for node, gpus in each.parts:
+                    for gpu in gpus or (-1,):
+                        found.setdefault((node, gpu), []).append(label)
         return {place: tuple(names) for place, names in found.items()}
 
     @property
@@ -56,21 +62,26 @@ class Placed:
         }
 
     def rows(self) -> list[dict[str, Any]]:
-        """One row per replica; `all_reduce_us` is of 256 KiB among its GPUs, None where that says nothing."""
+        """One row per replica; `all_reduce_us` is of 256 KiB among its GPUs, None where that says nothing.
+
+        `others`: what a replica that spans nodes has of those after `node`, as (node, GPUs).
+        """
         return [self._row(result.deployment, each) for result in self.results for each in result.assignments]
 
     def _row(self, deployment: str, each: NodeAssignment) -> dict[str, Any]:
-        machine = self.topology.node(each.node).machine
-        real = bool(each.gpus) and max(each.gpus) < machine.count
-        several = real and len(each.gpus) > 1
+        places = [(node, gpu) for node, gpus in each.parts for gpu in gpus]
+        # A policy that overbooks may have given away GPUs that do not exist.
+        real = all(gpu < self.topology.node(node).machine.count for node, gpu in places)
+        several = real and len(places) > 1
         return {
             "deployment": deployment,
             "replica": each.replica_index,
             "node": each.node,
             "gpus": list(each.gpus),
+            "others": [[node, list(gpus)] for node, gpus in each.others],
             "slice": None if each.slice is None else f"{each.slice.profile}@{each.slice.start}",
-            "fabric": str(machine.group(each.gpus).fabric.value) if several else None,
-            "all_reduce_us": round(machine.all_reduce_s(each.gpus, MESSAGE_BYTES) * 1e6, 2) if several else None,
+            "fabric": str(self.topology.group(places).fabric.value) if several else None,
+            "all_reduce_us": round(self.topology.all_reduce_s(places, MESSAGE_BYTES) * 1e6, 2) if several else None,
         }
 
     @property
@@ -108,10 +119,12 @@ class Placed:
         lines = [f"{self.scenario}, policy {self.policy}"]
         for row in self.rows():
             where = f"slice {row['slice']} of GPU {row['gpus'][0]}" if row["slice"] else _numbers(row["gpus"])
+            place = f"{row['node']:<16} {where:<24}"
+            if row["others"]:
+                parts = [(row["node"], row["gpus"]), *row["others"]]
+                place = " + ".join(str(ReplicaPart(node, tuple(gpus))) for node, gpus in parts)
             reach = f"{row['fabric']}, all-reduce of 256 KiB {row['all_reduce_us']:.1f} us" if row["fabric"] else ""
-            lines.append(
-                f"  {row['deployment']:<20} {row['replica']:>3}  {row['node']:<16} {where:<24} {reach}".rstrip()
-            )
+            lines.append(f"  {row['deployment']:<20} {row['replica']:>3}  {place:<41} {reach}".rstrip())
         lines += [f"  {name}: {', '.join(result)}" for name, result in self.data["degraded"].items()]
         lines += [f"  refused: {why}" for why in self.refused.values()]
         booked = [f"GPU {gpu} of {node} ({', '.join(names)})" for (node, gpu), names in self.double_booked.items()]

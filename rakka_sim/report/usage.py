@@ -49,7 +49,10 @@ def replicas(log: EventLog, seconds: float) -> list[dict[str, Any]]:
 
 def _facts(of: ReplicaFacts) -> dict[str, Any]:
     names = ("deployment", "replica", "node", "gpus", "gpu", "kv_blocks", "block_size")
-    return {name: list(of.gpus) if name == "gpus" else getattr(of, name) for name in names}
+    found = {name: list(of.gpus) if name == "gpus" else getattr(of, name) for name in names}
+    if of.others:  # it spans nodes: `node` and `gpus` are the first of its parts
+        found["others"] = [{"node": part.node, "gpus": list(part.gpus)} for part in of.others]
+    return found
 
 
 def _startup(startups: dict[str, Any], place: int) -> dict[str, Any]:
@@ -93,9 +96,10 @@ def cost(
     spans: dict[tuple[str, int], list[tuple[float, float]]] = {}
     for of in log.replicas:
         if deployment is None or of.deployment == deployment:
-            for gpu in of.gpus:
-                prices[of.node, gpu] = of.usd_per_gpu_hour
-                spans.setdefault((of.node, gpu), []).extend(log.holdings.of(of) or [(start, end)])
+            held = log.holdings.of(of) or [(start, end)]
+            for place, price in (((part.node, gpu), part.usd_per_gpu_hour) for part in of.parts for gpu in part.gpus):
+                prices[place] = price
+                spans.setdefault(place, []).extend(held)
     hours = {gpu: _covered(held, start, end) / 3600 for gpu, held in spans.items()}
     known = [price * hours[gpu] for gpu, price in prices.items() if price is not None]
     usd = sum(known) if prices and len(known) == len(prices) else None

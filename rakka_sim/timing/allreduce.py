@@ -21,8 +21,8 @@ class TensorParallel:
     Among GPUs that reach each other as they do in the machine they are usually sold in, an engine's own kernels do it:
     `constants.reduce`, which was fitted to them, the bytes at the rate of this group's ring. Among others (across
     sockets, over host memory, over nodes, NVLink to some only) engines leave it to NCCL, as vLLM does: NCCL's time, but
-    never less than what was measured on the better fabric. Raises MigNoPeers for slices, InputError for a group of
-    another size.
+    never less than what was measured on the better fabric. So they do over nodes of one NVLink fabric: their kernels
+    reach no further than a machine. Raises MigNoPeers for slices, InputError for a group of another size.
     """
 
     __slots__ = ("_base_s", "_gather_byte_s", "_hidden_bytes", "_nccl", "_reduce_byte_s", "_reduces", "_row_bytes")
@@ -66,4 +66,4 @@ class TensorParallel:
 def _as_sold(group: Group, own: Group) -> bool:
     """Whether `group` has among all its GPUs what `own` has: NVLink, or PCIe (host memory) where there is no NVLink."""
     alike = group.fabric is own.fabric or (group.fabric in _NVLINKS and own.fabric is not Fabric.HOST)
-    return alike and group.all_pairs and group.nodes == 1
+    return alike and group.all_pairs and group.nodes == group.hosts == 1

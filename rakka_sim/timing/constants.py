@@ -104,6 +104,12 @@ CONSTANTS: dict[str, Constants] = {
         reduce=AllReduce(7.0e-6, 0.0, 0.27),
         source=f"{_STEPS}; attention at most 0.95 of the peak",
     ),
+    "GB200": Constants(
+        bandwidth=0.950, gemm=0.637, gemm_fp8=0.440, gemm_experts=0.265, attention=0.95,
+        kernel_s=4.97e-6, attention_s=10.7e-6, tile=256, tile_s=1.15e-6, packs_groups=True,
+        reduce=AllReduce(5.3e-6, 0.0, 0.25),
+        source=f"{_STEPS} of four, all that a tray has; attention at most 0.95 of the peak",
+    ),
     "L40S": Constants(
         bandwidth=0.82, gemm=0.62, gemm_fp8=0.45, gemm_experts=0.45, attention=0.52,
         kernel_s=3.0e-6, attention_s=9.0e-6, tile=64, tile_s=4.1e-6, packs_groups=False,

@@ -26,10 +26,14 @@ def make_time_model(
     tp: int = 1,
     group: Group | None = None,
 ) -> StepTimeModel:
-    """The model for `tp` GPUs of one node; raises InputError where it has no data for the GPU, model or precision.
+    """The model for `tp` GPUs; raises InputError where it has no data for the GPU, model, precision or several nodes.
 
     `group` is how these GPUs reach each other, for the roofline; measured tables know the usual machine alone.
     """
+    if group is not None and group.hosts > 1 and asked.kind != "roofline":
+        raise InputError(
+            "time_model", f"{asked.kind}, for GPUs of {group.hosts} nodes", "roofline: others know one node"
+        )
     padding = Padding(capture_sizes(engine.max_num_seqs, engine.max_num_batched_tokens))
     if asked.kind == "profile":
         from rakka_sim.timing.profile import profile_model

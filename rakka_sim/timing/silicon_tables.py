@@ -25,6 +25,7 @@ SYSTEMS = {
     "H100": "h100_sxm",
     "H200": "h200_sxm",
     "B200": "b200_sxm",
+    "GB200": "gb200",
     "L40S": "l40s",
     "RTX PRO 6000": "rtx_pro_6000_server",
 }

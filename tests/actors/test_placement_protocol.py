@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import Any
 
 import pytest
@@ -14,6 +15,7 @@ from rakka_sim.actors.placement import DeploymentPlacementActor
 from rakka_sim.config.base import parse
 from rakka_sim.config.deployment import Deployment
 from rakka_sim.core.placing import Alike, Claim, Demand, Ledger, NodeFacts, Offer, Tables
+from rakka_sim.core.placing.spanning import seen_from
 from rakka_sim.errors import (
     AskTimeout,
     InputError,
@@ -25,7 +27,8 @@ from rakka_sim.errors import (
     UnknownPlacement,
 )
 from rakka_sim.hardware.presets import preset
-from rakka_sim.hardware.shape import MachineShape
+from rakka_sim.hardware.racks import nvl72_rack
+from rakka_sim.hardware.shape import DomainFabric, MachineShape
 from rakka_sim.messages import (
     Commit,
     Committed,
@@ -351,6 +354,111 @@ def test_a_node_that_is_silent_has_nothing_to_give(monkeypatch: pytest.MonkeyPat
     with pytest.raises(AskTimeout):
         asking.system.ask(asking.node("a"), GetQuote(Demand("d", 1), 1, "best"), 1.0)
     assert [each.node for each in asking.place("d", 2, 2).assignments] == ["b", "c"]
+
+
+# --- over several nodes -----------------------------------------------------------------------------------------
+
+RACK = nvl72_rack(4, "t")
+TRAYS = [
+    NodeFacts(node.name, MachineShape(node.machine), "GB200", fabric=DomainFabric("t", node.machine))
+    for node in RACK.nodes
+]
+ALL = (0, 1, 2, 3)
+
+
+def nodes_of(result: PlacementResult) -> list[list[str]]:
+    return [[node for node, _ in each.parts] for each in result.assignments]
+
+
+def test_a_replica_over_two_trays_is_placed_resized_and_released(system: ActorSystem) -> None:
+    asking = Asking(system, TRAYS)
+    one = asking.place("wide", 1, 8)
+    assert one.assignments == (NodeAssignment(0, "t-00", ALL, None, (("t-01", ALL),)),)
+    assert free_gpus(asking) == {"t-00": 0, "t-01": 0, "t-02": 4, "t-03": 4}
+    two = asking.ask(Resize(deployment("wide", 2, 8)))
+    assert nodes_of(two) == [["t-00", "t-01"], ["t-02", "t-03"]]
+    with pytest.raises(NotEnoughGpus, match="free in NVLink domains: t 0"):
+        asking.place("more", 1, 8)
+    assert asking.ask(Release("wide", replicas=(1,))) == Released("wide")
+    assert asking.ask(GetPlacements()) == (PlacementResult("wide", one.assignments, two.degraded),)
+    assert free_gpus(asking) == {"t-00": 0, "t-01": 0, "t-02": 4, "t-03": 4}
+    assert asking.ask(Release("wide")) == Released("wide")
+    assert free_gpus(asking) == {"t-00": 4, "t-01": 4, "t-02": 4, "t-03": 4}
+
+
+def said(work: Callable[[], Any]) -> Any:
+    """A result, or what a refusal says."""
+    try:
+        return work()
+    except PlacementError as error:
+        return str(error)
+
+
+def test_the_actors_span_where_the_ledger_spans(system: ActorSystem) -> None:
+    asking, ledger = Asking(system, TRAYS), Ledger(TRAYS)
+    for name, replicas, gpus in (("a", 1, 6), ("b", 1, 2), ("c", 1, 5), ("d", 1, 3), ("e", 1, 2)):
+        demand = demand_of(deployment(name, replicas, gpus))
+        by_ledger = said(partial(ledger.place, demand))
+        assert said(partial(asking.place, name, replicas, gpus)) == by_ledger
+
+
+@pytest.mark.parametrize("node", ["t-00", "t-01"])
+@pytest.mark.parametrize(("what", "at"), [(taken_by_another, Reserve), (dies, Reserve), (dies, Commit)])
+def test_half_of_a_spanning_replica_is_never_kept(
+    system: ActorSystem, monkeypatch: pytest.MonkeyPatch, node: str, what: Callable[..., None], at: type
+) -> None:
+    meddle(monkeypatch, node, {at: what})
+    asking = Asking(system, TRAYS)
+    result = asking.place("wide", 1, 8)
+    other = "t-01" if node == "t-00" else "t-00"
+    assert nodes_of(result) == [[other, "t-02"]]
+    left = {node: 2} if what is taken_by_another else {}
+    assert free_gpus(asking) == {**left, other: 0, "t-02": 0, "t-03": 4}
+    assert asking.ask(GetPlacements()) == (result,)
+
+
+@pytest.mark.parametrize("node", ["t-01", "t-02"])
+def test_if_the_fabric_has_no_other_room_both_halves_are_given_back(
+    system: ActorSystem, monkeypatch: pytest.MonkeyPatch, node: str
+) -> None:
+    meddle(monkeypatch, node, {Commit: dies})
+    asking = Asking(system, TRAYS[1:3])
+    with pytest.raises(NotEnoughGpus):
+        asking.place("wide", 1, 8)
+    assert free_gpus(asking) == {"t-02" if node == "t-01" else "t-01": 4}
+
+
+@pytest.mark.parametrize("node", ["t-00", "t-01"])
+def test_a_lost_node_frees_what_its_replica_had_on_others(system: ActorSystem, node: str) -> None:
+    asking, listener = Asking(system, TRAYS), Listener()
+    system.tell(asking.ref, TellLosses(system.spawn("listener", lambda: listener)))
+    asking.place("wide", 2, 8)
+    asking.ask(NodeLost(node))
+    (left,) = asking.ask(GetPlacements())
+    assert nodes_of(left) == [["t-02", "t-03"]]
+    other = "t-01" if node == "t-00" else "t-00"
+    assert free_gpus(asking) == {other: 4, "t-02": 0, "t-03": 0}
+    assert listener.heard == [ReplicasLost("wide", (0,))]
+    assert asking.place("small", 1, 4).assignments[0].node == other
+    asking.ask(NodeReturned(node))
+    assert asking.place("next", 1, 4).assignments[0].node == node
+
+
+def test_a_spanning_reservation_that_is_not_committed_is_given_back_on_every_node() -> None:
+    system = SimRuntime(0)
+    refs = [system.spawn(facts.name, lambda facts=facts: PlacementActor(facts, Tables())) for facts in TRAYS[:2]]
+    demand = Demand("wide", 1, 8)
+    whole = NodeAssignment(0, "t-00", ALL, None, (("t-01", ALL),))
+    for ref, facts in zip(refs, TRAYS, strict=False):
+        claim = Claim(demand, (seen_from(whole, facts.name),))
+        assert system.ask(ref, Reserve("t", 0, claim), WAIT_S) == Reserved("t")
+    assert [system.ask(ref, GetQuote(demand, 1, "best"), WAIT_S).free for ref in refs] == [0, 0]
+    system.env.run(until=system.now + 31.0)
+    assert [system.ask(ref, GetQuote(demand, 1, "best"), WAIT_S).free for ref in refs] == [4, 4]
+    short = NodeAssignment(0, "t-00", ALL, None, (("t-01", (0, 1)),))
+    with pytest.raises(InputError, match="8 of the free GPUs"):
+        system.ask(refs[0], Reserve("u", system.ask(refs[0], GetQuote(demand, 1, "best"), WAIT_S).epoch,
+                                    Claim(demand, (short,))), WAIT_S)  # fmt: skip
 
 
 # --- policies and keys ------------------------------------------------------------------------------------------

@@ -189,9 +189,30 @@ def occupy(book: NodeBook, gpus: Sequence[int]) -> None:
         book.commit(name)
 
 
+@dataclass(frozen=True)
+class Joined:
+    """A fabric from one node's side: what a collective takes at the speed of each of its GPUs; None: not joined."""
+
+    name: str
+    costs: tuple[float | None, ...]
+
+    def cost(self, gpu: int, gpus: int, message_bytes: int) -> float | None:
+        return self.costs[gpu]
+
+
 @st.composite
-def nodes(draw: st.DrawFn, max_nodes: int = 3, max_gpus: int = 6, linked: bool = True) -> list[NodeFacts]:
-    """A few nodes of few kinds in few failure domains; some without GPUs."""
+def joined(draw: st.DrawFn, count: int, whole: bool = False) -> Joined | None:
+    """One of two fabrics or none; unless `whole`, some GPUs may be slower or lost to it."""
+    name = draw(st.sampled_from(["", "f", "f", "g"]))
+    speeds = st.sampled_from([1.0] if whole else [1.0, 1.0, 1.0, 2.0, None])
+    return Joined(name, tuple(draw(speeds) for _ in range(count))) if name else None
+
+
+@st.composite
+def nodes(
+    draw: st.DrawFn, max_nodes: int = 3, max_gpus: int = 6, linked: bool = True, fabrics: bool = False
+) -> list[NodeFacts]:
+    """A few nodes of few kinds in few failure domains; some without GPUs. With `fabrics`, some are joined."""
     kinds = draw(st.lists(machines(max_gpus), min_size=1, max_size=2)) if linked else []
     found = []
     for index in range(draw(st.integers(1, max_nodes))):
@@ -206,6 +227,7 @@ def nodes(draw: st.DrawFn, max_nodes: int = 3, max_gpus: int = 6, linked: bool =
                 region=draw(st.sampled_from(["eu", "us"])),
                 egress=draw(st.booleans()),
                 egress_slots=draw(st.sampled_from([None, 1, 2])),
+                fabric=draw(joined(shape.count)) if fabrics else None,
             )
         )
     return found

@@ -20,7 +20,7 @@ Replicas = dict[int, NodeAssignment]
 class LedgerMachine(RuleBasedStateMachine):
     """Beside the ledger, a dict of who should have what."""
 
-    @initialize(facts=nodes(3), policy=st.sampled_from(HONEST), slices=st.booleans())
+    @initialize(facts=nodes(4, fabrics=True), policy=st.sampled_from(HONEST), slices=st.booleans())
     def start(self, facts: list[NodeFacts], policy: str, slices: bool) -> None:
         if slices:
             facts = [dataclasses.replace(facts[0], sliced={0: MigState("A30")}), *facts[1:]]
@@ -36,7 +36,7 @@ class LedgerMachine(RuleBasedStateMachine):
 
     @rule(
         replicas=st.integers(1, 4),
-        gpus=st.integers(1, 4),
+        gpus=st.integers(1, 9),
         kind=st.sampled_from(["gpus", "gpus", "island", "remote", "slice", "python"]),
     )
     def place(self, replicas: int, gpus: int, kind: str) -> None:
@@ -89,10 +89,10 @@ class LedgerMachine(RuleBasedStateMachine):
         self.down.append(node)
         expected = {}
         for name, replicas in self.held.items():
-            gone = tuple(i for i, each in replicas.items() if each.node == node)
+            gone = tuple(i for i, each in replicas.items() if node in dict(each.parts))
             if gone:
                 expected[name] = gone
-            self.held[name] = {i: each for i, each in replicas.items() if each.node != node}
+            self.held[name] = {i: each for i, each in replicas.items() if i not in gone}
         assert {name: tuple(sorted(gone)) for name, gone in lost.items()} == {
             name: tuple(sorted(gone)) for name, gone in expected.items()
         }
@@ -145,8 +145,9 @@ class LedgerMachine(RuleBasedStateMachine):
         expected: dict[tuple[str, int], list[str]] = {}
         for name, replicas in self.held.items():
             for each in replicas.values():
-                for gpu in each.gpus:
-                    expected.setdefault((each.node, gpu), []).append(name)
+                for node, gpus in each.parts:
+                    for gpu in gpus:
+                        expected.setdefault((node, gpu), []).append(name)
         for node, fact in self.facts.items():
             for gpu in range(fact.shape.count):
                 assert sorted(self.ledger.holders(node, gpu)) == sorted(expected.get((node, gpu), []))
@@ -154,6 +155,21 @@ class LedgerMachine(RuleBasedStateMachine):
                     assert len(expected.get((node, gpu), [])) <= 1
         placed: dict[str, PlacementResult] = self.ledger.placed
         assert {name: {a.replica_index: a for a in result.assignments} for name, result in placed.items()} == self.held
+
+    @invariant()
+    def several_nodes_are_of_one_fabric(self) -> None:
+        for name, replicas in getattr(self, "held", {}).items():
+            for each in replicas.values():
+                if not each.others:
+                    continue
+                assert sum(len(gpus) for _, gpus in each.parts) == self.demands[name].gpus
+                facts = [self.facts[node] for node, _ in each.parts]
+                assert len({fact.name for fact in facts}) == len(facts)
+                assert len({(fact.fabric and fact.fabric.name, fact.gpu_model) for fact in facts}) == 1
+                for fact, (_, gpus) in zip(facts, each.parts, strict=True):
+                    assert gpus
+                    assert fact.fabric is not None
+                    assert all(fact.fabric.cost(gpu, 2, 1) is not None for gpu in gpus)
 
     @invariant()
     def slices_are_apart_and_interpreters_are_not_shared(self) -> None:

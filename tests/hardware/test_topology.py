@@ -23,6 +23,7 @@ from rakka_sim.hardware.graph import cluster_graph, machine_graph
 from rakka_sim.hardware.nccl_write import write_nccl_xml
 from rakka_sim.hardware.presets import preset
 from rakka_sim.hardware.racks import nvl72_rack
+from rakka_sim.hardware.shape import DomainFabric
 from rakka_sim.hardware.topograph import expand, load_topograph, read_topograph
 from rakka_sim.hardware.topology import NO_MACHINE, ClusterTopology, Machine, Node, PathClass, Switch
 
@@ -167,6 +168,28 @@ def test_a_tray_whose_gpu_lost_its_links_leaves_the_island() -> None:
     assert rack.path(("a", 0), ("b", 3)) is PathClass.NET
 
 
+@pytest.mark.parametrize("gpus", [2, 5, 8, 16, 72])
+def test_what_placing_is_told_of_a_fabric_is_what_the_cluster_says(gpus: int) -> None:
+    rack = nvl72_rack()
+    places = [(node.name, gpu) for node in rack.nodes for gpu in range(4)][:gpus]
+    fabric = DomainFabric("nvl72", TRAY)
+    assert fabric.cost(0, gpus, 1 << 20) == pytest.approx(rack.all_reduce_s(places, 1 << 20), abs=1e-12)
+
+
+def test_a_fabric_knows_gpus_that_have_lost_links() -> None:
+    worn = TRAY.with_nvlinks(
+        switch_links=[link for link in TRAY.switch_links if link.gpu < 2 or (link.gpu == 2 and link.switch < "0000:c9")]
+    )
+    fabric = DomainFabric("d", worn)
+    whole, other, half, lost = (fabric.cost(gpu, 8, 1 << 26) for gpu in range(4))
+    assert lost is None
+    assert whole == other
+    rack = ClusterTopology((Node("a", worn, nvlink_domain="d"), Node("b", TRAY, nvlink_domain="d")))
+    places = [("a", 0), ("a", 1), ("a", 2), *(("b", gpu) for gpu in range(4))]
+    assert fabric.cost(2, 7, 1 << 26) == pytest.approx(rack.all_reduce_s(places, 1 << 26), abs=1e-12)
+    assert half > 1.5 * whole
+
+
 def test_islands_at_a_rate_that_only_some_reach() -> None:
     half = preset("gb200-nvl72", count=2).with_nvlinks(
         switch_links=[
@@ -220,7 +243,7 @@ def _cluster(*nodes: dict[str, object], base: Path = Path()) -> ClusterTopology:
 @pytest.mark.parametrize(
     ("gpu", "gpus", "like"),
     [("H100", 8, "hgx-h100"), ("H200", 4, "hgx-h200"), ("B200", 8, "hgx-b200"), ("A100-40", 2, "dgx-a100"),
-     ("L40S", 3, "pcie"), ("RTX 4090", 20, "pcie"), ("A40", 1, "pcie")],
+     ("GB200", 4, "gb200-nvl72"), ("L40S", 3, "pcie"), ("RTX 4090", 20, "pcie"), ("A40", 1, "pcie")],
 )  # fmt: skip
 def test_a_node_that_says_nothing_is_the_usual_machine(gpu: str, gpus: int, like: str) -> None:
     (node,) = _cluster({"name": "a", "gpu": gpu, "gpus": gpus}).nodes

@@ -8,7 +8,7 @@ from __future__ import annotations
 CORE = "rakka_sim/core/placing/"
 POLICIES, PLANNING, BOOK, SETS = (f"{CORE}{name}.py" for name in ("policies", "planning", "book", "sets"))
 GREEDY, PATTERNS, SOLVERS, BATCH = (f"{CORE}{name}.py" for name in ("greedy", "patterns", "solvers", "batch"))
-LEDGER, SLICES, SHAPES = (f"{CORE}{name}.py" for name in ("ledger", "slices", "shapes"))
+LEDGER, SLICES, SHAPES, SPANNING = (f"{CORE}{name}.py" for name in ("ledger", "slices", "shapes", "spanning"))
 ACTOR, NODE = "rakka_sim/actors/placement.py", "rakka_sim/actors/node_placement.py"
 FLEET, AUDIT = "rakka_sim/core/fleet.py", "rakka_sim/records/audit.py"
 ROLL_OUT, REPLICAS = "rakka_sim/actors/roll_out.py", "rakka_sim/actors/replicas.py"
@@ -20,6 +20,7 @@ BY_FILE = {
     SHAPES: [f"{TESTS}_sets.py"],
     BOOK: [f"{TESTS}_machine.py", f"{TESTS}_slices.py", f"{TESTS}.py"],
     SLICES: [f"{TESTS}_slices.py"],
+    SPANNING: [f"{TESTS}_spanning.py"],
     PLANNING: [f"{TESTS}.py"],
     LEDGER: [f"{TESTS}_machine.py", f"{TESTS}.py"],
     GREEDY: [f"{TESTS}_batch.py"],
@@ -42,6 +43,8 @@ def tests_for(group: str, file: str) -> list[str]:
     if group in ("optimal", "pack", "topology"):
         batch = "most_gpus or cheapest or one_after_another or keeps_replicas_apart"
         return [f"{TESTS}.py", f"{TESTS}_batch.py", "-k", f"{ON_POLICIES.format(group)} or {batch}"]
+    if group == "spanning":
+        return ["tests/actors/test_placement_protocol.py"] if file == ACTOR else [f"{TESTS}_spanning.py"]
     if group in BY_POLICY:
         return [f"{TESTS}.py", "-k", ON_POLICIES.format(group)]
     if group == "scaling":
@@ -62,7 +65,7 @@ BY_POLICY: dict[str, list[tuple[str, str, str]]] = {
         (BOOK, "(count if there else 0)", "count"),
         (BOOK, "there = self.facts.egress if demand.provider else", "there = demand.provider or"),
         (BOOK, 'refusal = "" if pick == "blind" else self.refusal(demand)', "refusal = self.refusal(demand)"),
-        (BOOK, "elif not overbook and (len(set", "elif (len(set"),
+        (BOOK, "elif not overbook and (gpu_count(", "elif (gpu_count("),
         (PLANNING, "if self._demand.provider and not self._policy.overbooks:", "if self._demand.provider:"),
     ],
     "exclusive": [
@@ -184,9 +187,9 @@ SHARED: list[tuple[str, str, str]] = [
         'if False:\n            return "no egress"',
     ),
     (PLANNING, "[offer for offer in offers if offer.index in self._known] or offers", "offers"),
-    (PLANNING, "if self._in_domain[offer.domain] == fewest]", "if self._in_domain[offer.domain] >= fewest]"),
-    (PLANNING, "self._in_domain[chosen.domain] += 1", "self._in_domain[chosen.domain] += 0"),
-    (PLANNING, 'if fewest and spread == "require":', 'if fewest and spread == "never":'),
+    (PLANNING, "strict=True) if others == fewest]", "strict=True) if others >= fewest]"),
+    (PLANNING, "self._in_domain[domain] += 1", "self._in_domain[domain] += 0"),
+    (PLANNING, 'if fewest and self._demand.spread == "require":', 'if fewest and self._demand.spread == "never":'),
     (PLANNING, "if not any(chosen is offer for offer in offers):", "if False:"),
     (PLANNING, "self._shared = self._shared or fewest > 0", "self._shared = False"),
     (GREEDY, "if self._lowest(name) == index:", "if True:"),
@@ -229,6 +232,42 @@ ACTORS: list[tuple[str, str, str]] = [
     ),
     (NODE, "self._timers[ticket] = ctx.after(RESERVATION_S, ReservationOver(ticket))", "pass"),
     (NODE, "self._in_time(ticket)\n                self._book.abort(ticket)", "self._in_time(ticket)"),
+]
+
+
+# Replicas over several nodes: never across fabrics, no part twice, all parts given back, and the best of the ways.
+ACROSS: list[tuple[str, str, str]] = [
+    (PLANNING, "setdefault((quote.spare.fabric, quote.gpu_model), [])", 'setdefault(("", quote.gpu_model), [])'),
+    (PLANNING, "setdefault((quote.spare.fabric, quote.gpu_model), [])", 'setdefault((quote.spare.fabric, ""), [])'),
+    (PLANNING, "self._cut.setdefault(of[node], []).extend(gpus)", "self._cut.setdefault(of[node], [])"),
+    (PLANNING, "if len(offer.nodes) == fewest]", "if len(offer.nodes) >= fewest]"),
+    (PLANNING, "spans = [] if offers and not self._too_near(offers) else self._spans()", "spans = self._spans()"),
+    (PLANNING, "if quote.node in offer.nodes}", "if quote.node == offer.node}"),
+    (PLANNING, "there.setdefault(quote.domain, set()).update(quote.replicas)", "there.setdefault(quote.domain, set())"),
+    (SPANNING, "if gpu not in taken))", "if gpu >= 0))"),
+    (SPANNING, "if cost is not None]", "if cost != 0]"),
+    (SPANNING, "if other <= cost)", "if other >= 0)"),
+    (SPANNING, "if key not in longer or found < longer[key]:", "if key not in longer or found > longer[key]:"),
+    (SPANNING, "return _sets(room, room.free) - _sets(room, room.free - take)", "return take"),
+    (SPANNING, "for level in sorted({room.level for room in rooms}) if apart else (None,):", "for level in (None,):"),
+    (SPANNING, "return NodeAssignment(assignment.replica_index, *own, assignment.slice, others)", "return assignment"),
+    (BOOK, "or not wanted or wanted & ~self._free):", "or not wanted):"),
+    (LEDGER, "for each in gone:\n                self._give_back(deployment, each)", "pass"),
+    (
+        LEDGER,
+        "if node in self.books:\n                self.books[node].release",
+        "if node == assignment.node and node in self.books:\n                self.books[node].release",
+    ),
+    (BATCH, "demand.gpus > most)]", "False)]"),
+    (BATCH, "if joined:  # what", "if False:  # what"),
+    (ACTOR, "for each in gone:\n                    self._vacate(ctx, name, each)", "pass"),
+    (ACTOR, "if node in dict(each.parts)]", "if node == each.node]"),
+    (ACTOR, "for node, _ in assignment.parts:", "for node, _ in assignment.parts[:1]:"),
+    (
+        ACTOR,
+        "dict.fromkeys(node for each in going for node, _ in each.parts)",
+        "dict.fromkeys(each.node for each in going)",
+    ),
 ]
 
 
@@ -279,5 +318,6 @@ def all_mutants() -> list[tuple[str, str, str, str]]:
     """(group, file, text, fault) of every mutant."""
     found = [(policy, *fault) for policy, faults in BY_POLICY.items() for fault in faults]
     found += [("shared", *fault) for fault in SHARED]
+    found += [("spanning", *fault) for fault in ACROSS]
     found += [("scaling", *fault) for fault in SCALING]
     return found + [("actors", *fault) for fault in ACTORS]

@@ -49,9 +49,11 @@ def test_across_sockets_decode_pays_nccls_latency_and_prefill_its_bytes() -> Non
     assert slow.seconds(4096) > 5 * fast.seconds(4096)
 
 
-@pytest.mark.parametrize("worse", [{"all_pairs": False}, {"nodes": 2, "nic_gb_s": 400.0}, {"fabric": Fabric.PCIE}])
+@pytest.mark.parametrize(
+    "worse", [{"all_pairs": False}, {"nodes": 2, "nic_gb_s": 400.0}, {"hosts": 2}, {"fabric": Fabric.PCIE}]
+)
 def test_where_an_engines_own_kernels_do_not_work_nccl_does(worse: dict[str, Any]) -> None:
-    """NVLink to some only, several nodes, no NVLink: 64 rows are bound by NCCL's latency, far above the kernels'."""
+    """NVLink to some only, several nodes, even on one fabric, no NVLink: 64 rows are bound by NCCL's latency."""
     group = dataclasses.replace(own_group(H200, 4), **worse)
     assert parallel(H200, group).seconds(64) == pytest.approx(65 * all_reduce(group, 64 * 8192))
     assert parallel(H200, group).seconds(64) > 1.5 * parallel(H200, None).seconds(64)
@@ -74,6 +76,7 @@ def test_no_worse_set_is_faster(device: GpuSpec, tp: int, tokens: int, share: fl
         dataclasses.replace(own, ring_gb_s=own.ring_gb_s * share),
         dataclasses.replace(own, all_pairs=False),
         dataclasses.replace(own, nodes=2, nic_gb_s=50.0),
+        dataclasses.replace(own, hosts=2),
         Group(tp, Fabric.HOST, min(own.ring_gb_s, 12.0)),
     ):
         assert parallel(device, worse, tp).seconds(tokens) >= usual

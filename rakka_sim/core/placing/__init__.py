@@ -1,7 +1,7 @@
 """Which node and which GPUs a replica gets: pure policies, books of who has what, and nothing of actors or messages.
 
-`terms` has the words (Demand, Quote, Offer), `sets` the search inside a node, `book` one node, `planning` one
-deployment, `ledger` a whole cluster, `batch` many deployments at once.
+`terms` has the words (Demand, Quote, Offer), `sets` the search inside a node, `spanning` over nodes of a fabric,
+`book` one node, `planning` one deployment, `ledger` a whole cluster, `batch` many deployments at once.
 """
 
 from rakka_sim.core.placing.batch import place_all

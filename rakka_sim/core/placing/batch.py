@@ -21,7 +21,8 @@ def place_all(ledger: Ledger, demands: Sequence[Demand], *, gang: bool = False, 
 
     A policy that is `exact` places all of them wherever that is possible; `optimal` places most GPUs wherever not. With
     `gang` it is all or none: raises the first PlacementError and changes nothing. What no programme can express (remote
-    demands, slices, rules on neighbours, a required spread) is placed one by one after the rest.
+    demands, slices, rules on neighbours, a required spread) is placed one by one after the rest; what is larger than
+    any node, before it. So where a fabric joins nodes, the promises above are for replicas that one node holds.
     """
     seen = dict.fromkeys(ledger.placed, 1)
     for demand in demands:
@@ -38,27 +39,40 @@ def place_all(ledger: Ledger, demands: Sequence[Demand], *, gang: bool = False, 
 
 
 def _place_all(ledger: Ledger, demands: Sequence[Demand], solver: str | None) -> Batch:
-    policy = ledger.policy
-    if policy.joint or policy.exact:
+    policy, batch = ledger.policy, Batch()
+    together = policy.joint or policy.exact
+    joined = together and any(book.facts.fabric is not None for book in ledger.books.values())
+    most = max((book.facts.shape.count for book in ledger.books.values()), default=0)
+    # What no node can hold is larger than what one can, and largest first it is.
+    wide = [demand for demand in demands if joined and demand.gpus > most]
+    _one_by_one(ledger, sorted(wide, key=lambda demand: -demand.gpus), batch)
+    demands = [demand for demand in demands if not (joined and demand.gpus > most)]
+    if together:
         plain = [demand for demand in demands if _joint(demand)]
         rest = [demand for demand in demands if not _joint(demand)]
     else:
         plain, rest = [], list(demands)
-    batch = Batch()
     plans = None if policy.joint else _greedily(ledger, plain, batch)
     if plans is None:
         plans = _jointly(ledger, plain, batch, solver)
     for demand, planned in plans:
         batch.placed[demand.deployment] = ledger.keep(demand, planned)
+    if joined:  # what is free on several nodes together may still be enough
+        again = [demand for demand in plain if batch.refused.pop(demand.deployment, None) is not None]
+        _one_by_one(ledger, again, batch)
     if policy.decreasing:
         rest.sort(key=lambda demand: (not demand.provider, -demand.gpus))
-    for demand in rest:
+    _one_by_one(ledger, rest, batch)
+    batch.proven = batch.proven and not rest and not (joined and batch.refused)
+    return batch
+
+
+def _one_by_one(ledger: Ledger, demands: Sequence[Demand], batch: Batch) -> None:
+    for demand in demands:
         try:
             batch.placed[demand.deployment] = ledger.place(demand)
         except PlacementError as error:
             batch.refused[demand.deployment] = error
-    batch.proven = batch.proven and not rest
-    return batch
 
 
 def _joint(demand: Demand) -> bool:

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 
 from rakka_sim.core.placing.sets import Pick, Tables, gpus_of, mask_of
 from rakka_sim.core.placing.slices import knows, slice_place
-from rakka_sim.core.placing.terms import USUAL_MESSAGE_BYTES, Claim, Demand, NodeFacts, Place, Quote, Slices
+from rakka_sim.core.placing.spanning import gpu_count, spare_of
+from rakka_sim.core.placing.terms import USUAL_MESSAGE_BYTES, Claim, Demand, NodeFacts, Place, Quote, Slices, Spare
 from rakka_sim.errors import InputError, InvariantBroken, NodeChanged
 from rakka_sim.values import NodeAssignment
 
@@ -28,7 +29,7 @@ def life_of(epoch: int) -> int:
 
 
 class NodeBook:
-    """What is placed on one node."""
+    """What is placed on one node: replicas, and parts of such as span nodes, each with its part here first."""
 
     __slots__ = ("_boards", "_demands", "_free", "_here", "_holders", "_tables", "_tickets", "epoch", "facts", "turn")
 
@@ -105,6 +106,7 @@ class NodeBook:
         the first GPUs, whoever has them and whether they exist.
         """
         refusal = "" if pick == "blind" else self.refusal(demand)
+        spare = None
         if refusal:
             places: tuple[Place, ...] = ()
         elif pick == "blind":
@@ -116,10 +118,12 @@ class NodeBook:
         elif demand.profile:
             places = self._slice_places(demand, count, pick)
         else:
-            places = self._gpu_places(demand, count, pick, limit)
-        return self._quote(demand, places, refusal)
+            free = self._free if limit is None else self._free & ((1 << max(0, limit)) - 1)
+            places = self._gpu_places(demand, count, pick, free)
+            spare = spare_of(self.facts.fabric, demand, gpus_of(free), places)
+        return self._quote(demand, places, refusal, spare)
 
-    def _quote(self, demand: Demand, places: tuple[Place, ...], refusal: str) -> Quote:
+    def _quote(self, demand: Demand, places: tuple[Place, ...], refusal: str, spare: Spare | None) -> Quote:
         facts = self.facts
         if demand.provider:
             total, free = facts.egress_slots or ANY_NUMBER, self._egress_room()
@@ -138,6 +142,8 @@ class NodeBook:
             serves_account=bool(demand.provider) and any(d.account == demand.account for d in self._demands.values()),
             places=places,
             refusal=refusal,
+            replicas=tuple(self._here.get(demand.deployment, ())),
+            spare=spare,
         )
 
     def refusal(self, demand: Demand) -> str:
@@ -166,10 +172,8 @@ class NodeBook:
             return ANY_NUMBER
         return slots - sum(len(self._here[name]) for name, demand in self._demands.items() if demand.provider)
 
-    def _gpu_places(self, demand: Demand, count: int, pick: Pick, limit: int | None) -> tuple[Place, ...]:
-        table, free, size = self.table(demand), self._free, demand.gpus
-        if limit is not None:
-            free &= (1 << max(0, limit)) - 1
+    def _gpu_places(self, demand: Demand, count: int, pick: Pick, free: int) -> tuple[Place, ...]:
+        table, size = self.table(demand), demand.gpus
         places: list[Place] = []
         while len(places) < count and free.bit_count() >= size:
             if pick == "lowest" and demand.island == "prefer":
@@ -265,7 +269,7 @@ class NodeBook:
             if gpu not in self._boards or start not in self._boards[gpu].starts(profile):
                 raise InputError(where, assignment.slice, "a slice that is free")
             self._boards[gpu] = self._boards[gpu].add(profile, start)
-        elif not overbook and (len(set(assignment.gpus)) != demand.gpus or wanted & ~self._free):
+        elif not overbook and (gpu_count(assignment) != demand.gpus or not wanted or wanted & ~self._free):
             raise InputError(where, assignment.gpus, f"{demand.gpus} of the free GPUs {gpus_of(self._free)}")
         else:
             self._free &= ~wanted

@@ -10,8 +10,9 @@ from rakka_sim.core.placing.planning import Plan, plan
 from rakka_sim.core.placing.policies import DEFAULT, make_policy
 from rakka_sim.core.placing.sets import Tables
 from rakka_sim.core.placing.shapes import Alike
+from rakka_sim.core.placing.spanning import gpu_count, seen_from
 from rakka_sim.core.placing.terms import Claim, Demand, NodeFacts, Quote, fingerprint
-from rakka_sim.errors import InputError, PlacementError, UnknownNode, UnknownPlacement
+from rakka_sim.errors import InputError, InvariantBroken, PlacementError, UnknownNode, UnknownPlacement
 from rakka_sim.values import NodeAssignment, PlacementConstraints, PlacementResult
 
 
@@ -27,7 +28,7 @@ class Batch:
     @property
     def gpus(self) -> int:
         """GPUs given away."""
-        return sum(len(each.gpus) for result in self.placed.values() for each in result.assignments)
+        return sum(gpu_count(each) for result in self.placed.values() for each in result.assignments)
 
 
 def facts_of(constraints: PlacementConstraints) -> list[NodeFacts]:
@@ -161,8 +162,14 @@ class Ledger:
         planned = self._plan(demand, missing) if missing else Plan((), result.degraded)
         for each in result.assignments:
             if each.replica_index >= demand.replicas:
-                self.books[each.node].release(demand.deployment, [each.replica_index])
+                self._give_back(demand.deployment, each)
         return self._keep(demand, kept, planned)
+
+    def _give_back(self, deployment: str, assignment: NodeAssignment) -> None:
+        """Free what a replica has on all of its nodes that are there."""
+        for node, _ in assignment.parts:
+            if node in self.books:
+                self.books[node].release(deployment, [assignment.replica_index])
 
     def release(self, deployment: str) -> None:
         """Free all that a deployment has; raises UnknownPlacement."""
@@ -175,15 +182,21 @@ class Ledger:
     # --- nodes come and go ------------------------------------------------------------------------------------------
 
     def fail(self, node: str) -> dict[str, tuple[int, ...]]:
-        """A node is lost: the replicas that went with it, by deployment. They stay unplaced until `resize`."""
+        """A node is lost: the replicas that went with it, by deployment. They stay unplaced until `resize`.
+
+        One that spans nodes goes with any of them, and gives back what it has on the others.
+        """
         if node not in self.books:
             raise UnknownNode(node, tuple(self.books))
         book = self.books.pop(node)
         lost: dict[str, tuple[int, ...]] = {}
         for deployment in book.deployments:
-            lost[deployment] = tuple(each.replica_index for each in book.assignments(deployment))
+            gone = book.assignments(deployment)
+            lost[deployment] = tuple(each.replica_index for each in gone)
+            for each in gone:
+                self._give_back(deployment, each)
             result = self._placed[deployment]
-            left = tuple(each for each in result.assignments if each.node != node)
+            left = tuple(each for each in result.assignments if each.replica_index not in lost[deployment])
             self._placed[deployment] = PlacementResult(deployment, left, result.degraded)
         return lost
 
@@ -197,6 +210,12 @@ class Ledger:
         self.books = {name: books[name] for name in self._facts if name in books}  # in the cluster's order
 
     def check(self) -> None:
-        """Raise InvariantBroken if a book is broken; under `naive` that is to be expected."""
+        """Raise InvariantBroken if a book is broken (under `naive` it will be) or lacks its part of a replica."""
         for book in self.books.values():
             book.check()
+        for name, result in self._placed.items():
+            for each in result.assignments:
+                for node, _ in each.parts:
+                    if node not in self.books or seen_from(each, node) not in self.books[node].assignments(name):
+                        where = f"placement of {name}"
+                        raise InvariantBroken(where, f"{node} has no part of replica {each.replica_index}")

@@ -6,7 +6,8 @@ import dataclasses
 from collections.abc import Sequence
 
 from rakka_sim.core.placing.policies import Policy
-from rakka_sim.core.placing.terms import Demand, Offer, Quote
+from rakka_sim.core.placing.spanning import Room, Span, seen_from, span
+from rakka_sim.core.placing.terms import Demand, Offer, Place, Quote
 from rakka_sim.errors import (
     BadPolicy,
     NoEgressNodes,
@@ -28,10 +29,11 @@ class Plan:
     degraded: tuple[str, ...] = ()
 
     def by_node(self) -> dict[str, list[NodeAssignment]]:
-        """The assignments of each node that has some."""
+        """The assignments of each node that has some, as it sees them."""
         found: dict[str, list[NodeAssignment]] = {}
         for assignment in self.assignments:
-            found.setdefault(assignment.node, []).append(assignment)
+            for node, _ in assignment.parts:
+                found.setdefault(node, []).append(seen_from(assignment, node))
         return found
 
 
@@ -59,14 +61,20 @@ class _Table:
         self, quotes: Sequence[Quote], demand: Demand, policy: Policy, turn: int, preferred: Sequence[str]
     ) -> None:
         self._quotes, self._demand, self._policy, self._turn = quotes, demand, policy, turn
-        self._taken = [0] * len(quotes)
+        self._taken, self._parts = [0] * len(quotes), [0] * len(quotes)  # places of a node, and parts of spans on it
         self._heads: dict[int, Offer] = {}
-        self._in_domain: dict[str, int] = {}
+        self._fabrics: dict[tuple[str, str], list[int]] = {}  # of one fabric and one kind of GPU: the nodes
+        self._cut: dict[int, list[int]] = {}  # what replicas that span nodes have of a node's spare GPUs, by node
+        there: dict[str, set[int]] = {}
         for index, quote in enumerate(quotes):
-            self._in_domain[quote.domain] = self._in_domain.get(quote.domain, 0) + quote.here
+            # A replica that spans nodes of one failure domain is in it once.
+            there.setdefault(quote.domain, set()).update(quote.replicas)
+            if quote.spare is not None:
+                self._fabrics.setdefault((quote.spare.fabric, quote.gpu_model), []).append(index)
             self._show(index)
+        self._in_domain = {domain: len(replicas) for domain, replicas in there.items()}
         self._known = {i for i, quote in enumerate(quotes) if quote.serves_account or quote.node in preferred}
-        self._placed = sum(self._in_domain.values())
+        self._placed = len(set().union(*there.values()))
         self._shared = False
 
     @property
@@ -97,20 +105,95 @@ class _Table:
         )
 
     def next(self, replica: int) -> NodeAssignment:
-        """A place for one replica more."""
+        """A place for one replica more: on one node if any can take it, else over nodes of one fabric."""
         offers = list(self._heads.values())
+        spans = [] if offers and not self._too_near(offers) else self._spans()
+        offers = spans or offers
         if not offers:
             raise self._refused()
         if self._demand.provider and not self._policy.overbooks:
             offers = [offer for offer in offers if offer.index in self._known] or offers
         offers = self._apart(offers)
+        if spans:
+            fewest = min(len(offer.nodes) for offer in offers)
+            offers = [offer for offer in offers if len(offer.nodes) == fewest]
         chosen = self._chosen(offers)
-        self._taken[chosen.index] += 1
         self._turn += 1
-        self._show(chosen.index)
-        self._in_domain[chosen.domain] += 1
+        if spans:
+            self._take_span(chosen)
+        else:
+            self._taken[chosen.index] += 1
+            self._show(chosen.index)
+        for domain in self._domains(chosen):
+            self._in_domain[domain] += 1
         self._placed += 1
-        return NodeAssignment(replica, chosen.node, chosen.gpus, chosen.place.slice)
+        return NodeAssignment(replica, chosen.node, chosen.gpus, chosen.place.slice, chosen.place.others)
+
+    # --- over several nodes -----------------------------------------------------------------------------------------
+
+    def _spans(self) -> list[Offer]:
+        """The best place over the nodes of each fabric, beyond all that the nodes offer by themselves."""
+        found = []
+        for indices in self._fabrics.values():
+            rooms = [self._room(index) for index in indices]
+            best = span(rooms, self._demand.gpus, self._wants_apart)
+            if best is not None:
+                found.append(self._as_one_node(indices, rooms, best))
+        return found
+
+    def _room(self, index: int) -> Room:
+        quote, cut = self._quotes[index], self._cut.get(index, ())
+        free = quote.free - self._taken[index] * self._demand.gpus - len(cut)
+        joined = tuple(each for each in quote.spare.gpus if each[1] not in cut) if quote.spare else ()
+        return Room(index, quote.total, free, joined, self._in_domain[quote.domain])
+
+    def _as_one_node(self, indices: list[int], rooms: list[Room], best: Span) -> Offer:
+        quotes = [self._quotes[index] for index in indices]
+        (first, gpus), *others = best.parts
+        parts = tuple((self._quotes[index].node, share) for index, share in others)
+        mine = sum(self._taken[index] + self._parts[index] for index in indices)
+        return Offer(
+            index=first,
+            node=self._quotes[first].node,
+            domain=self._quotes[first].domain,
+            gpu_model=self._quotes[first].gpu_model,
+            total=sum(quote.total for quote in quotes),
+            free=sum(room.free for room in rooms),
+            hosted=sum(quote.hosted for quote in quotes) + mine,
+            here=sum(quote.here for quote in quotes) + mine,
+            turn=self._turn if mine else max(quote.turn for quote in quotes),
+            place=Place(gpus, None, best.cost_s, best.flexibility, best.loss, best.waste, parts),
+        )
+
+    def _take_span(self, chosen: Offer) -> None:
+        of = {quote.node: index for index, quote in enumerate(self._quotes)}
+        for node, gpus in ((chosen.node, chosen.gpus), *chosen.place.others):
+            self._cut.setdefault(of[node], []).extend(gpus)
+            self._parts[of[node]] += 1
+
+    def _domains(self, offer: Offer) -> set[str]:
+        """The failure domains that a replica there belongs to: those of all its nodes."""
+        if not offer.place.others:
+            return {offer.domain}
+        return {quote.domain for quote in self._quotes if quote.node in offer.nodes}
+
+    def _near(self, offer: Offer) -> int:
+        """How many replicas of this deployment a failure domain of that place has, where it has most."""
+        if not offer.place.others:
+            return self._in_domain[offer.domain]
+        return max(self._in_domain[domain] for domain in self._domains(offer))
+
+    @property
+    def _wants_apart(self) -> bool:
+        spread = self._demand.spread
+        wished = spread == "prefer" and self._policy.domains
+        return not self._policy.overbooks and (spread == "require" or wished)
+
+    def _too_near(self, offers: Sequence[Offer]) -> bool:
+        """Whether a failure domain for each is required, and none of these has one of its own."""
+        return self._demand.spread == "require" and self._wants_apart and min(map(self._near, offers)) > 0
+
+    # --- choosing ---------------------------------------------------------------------------------------------------
 
     def _chosen(self, offers: Sequence[Offer]) -> Offer:
         try:
@@ -125,14 +208,14 @@ class _Table:
 
     def _apart(self, offers: list[Offer]) -> list[Offer]:
         """Only offers in the failure domains that have fewest replicas of this deployment, if that is wanted."""
-        spread = self._demand.spread
-        if self._policy.overbooks or spread == "ignore" or (spread == "prefer" and not self._policy.domains):
+        if not self._wants_apart:
             return offers
-        fewest = min(self._in_domain[offer.domain] for offer in offers)
-        if fewest and spread == "require":
+        near = [self._near(offer) for offer in offers]
+        fewest = min(near)
+        if fewest and self._demand.spread == "require":
             raise NotEnoughDomains(self._demand.deployment, self._demand.replicas, self._placed)
         self._shared = self._shared or fewest > 0
-        return [offer for offer in offers if self._in_domain[offer.domain] == fewest]
+        return [offer for offer, others in zip(offers, near, strict=True) if others == fewest]
 
     def _refused(self) -> PlacementError:
         demand, quotes = self._demand, self._quotes
@@ -149,6 +232,13 @@ class _Table:
         able = [quote for quote in with_gpus if not quote.refusal]
         if not able:
             return NoSuitableNodes(demand.deployment, refusals)
-        return NotEnoughGpus(
-            demand.gpus, demand.deployment, demand.replicas, tuple((quote.node, quote.free) for quote in able)
+        free = tuple((quote.node, quote.free) for quote in able)
+        return NotEnoughGpus(demand.gpus, demand.deployment, demand.replicas, free, self._joined())
+
+    def _joined(self) -> tuple[tuple[str, int], ...]:
+        """What each fabric of several nodes had free when the deployment came."""
+        return tuple(
+            (fabric, sum(spare.joined for index in indices if (spare := self._quotes[index].spare)))
+            for (fabric, _), indices in self._fabrics.items()
+            if len(indices) > 1
         )

@@ -1,4 +1,4 @@
-"""What placing must know of a node's GPUs among themselves; where that comes from (hardware, a test) is not here."""
+"""What placing must know of how GPUs are joined; where that comes from (hardware, a test) is not here."""
 
 from __future__ import annotations
 
@@ -30,6 +30,22 @@ class Shape(Protocol):
 
     def set_cost(self, gpus: tuple[int, ...], message_bytes: int) -> float:
         """Seconds of one all-reduce of `message_bytes` among `gpus`, ascending; 0 for a single GPU."""
+        ...
+
+
+class Fabric(Protocol):
+    """What joins GPUs of several nodes as it joins those of one (an NVLink domain), seen from one of the nodes."""
+
+    @property
+    def name(self) -> str:
+        """Nodes whose fabrics have one name have one fabric."""
+        ...
+
+    def cost(self, gpu: int, gpus: int, message_bytes: int) -> float | None:
+        """Seconds of one all-reduce of `message_bytes` among `gpus` GPUs of which none is joined worse than `gpu`.
+
+        None for a GPU that is not joined.
+        """
         ...
 
 

@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal, Protocol, Self
 
-from rakka_sim.core.placing.shapes import Alike, Shape
-from rakka_sim.values import MigSlice, NodeAssignment, value
+from rakka_sim.core.placing.shapes import Alike, Fabric, Shape
+from rakka_sim.values import MigSlice, NodeAssignment, Part, value
 
 # What a tensor-parallel group of a 7B model sends for a decode batch of 32: 32 rows of 4,096 elements of two bytes.
 USUAL_MESSAGE_BYTES = 256 << 10
@@ -81,7 +81,7 @@ class NodeFacts:
     """A node as placing sees it. `memory_gib` is of one GPU; `domain` is what fails together (default: the node).
 
     `sliced` are the GPUs in MIG mode: they take slices only. `egress_slots`: remote replicas that it has room for, None
-    for any number.
+    for any number. `fabric` joins it to other nodes.
     """
 
     name: str
@@ -93,6 +93,7 @@ class NodeFacts:
     egress: bool = False
     egress_slots: int | None = None
     sliced: Mapping[int, Slices] = field(default_factory=dict)
+    fabric: Fabric | None = None
 
     @property
     def failure_domain(self) -> str:
@@ -103,8 +104,9 @@ class NodeFacts:
 class Place:
     """Where one replica could go on a node: GPUs, or a slice of one, or neither for a remote replica.
 
-    `cost_s`: one all-reduce among the GPUs. `flexibility`: sets (or slices) that could still be placed there, `loss` of
-    them go with this one. `waste`: how many GPUs more an average request could not use.
+    `others`: its parts on further nodes of one fabric. `cost_s`: one all-reduce among the GPUs. `flexibility`: sets (or
+    slices) that could still be placed there, `loss` of them go with this one. `waste`: how many GPUs more an average
+    request could not use.
     """
 
     gpus: tuple[int, ...] = ()
@@ -113,6 +115,20 @@ class Place:
     flexibility: int = 0
     loss: int = 0
     waste: float = 0.0
+    others: tuple[Part, ...] = ()
+
+
+@value
+class Spare:
+    """What a node could give to replicas that span nodes, beyond the places it offers.
+
+    `joined`: free GPUs that the fabric joins, those of its places included. `gpus`: those that are left, each with what
+    an all-reduce takes among GPUs as well joined (s).
+    """
+
+    fabric: str
+    joined: int
+    gpus: tuple[tuple[float, int], ...]
 
 
 @value
@@ -121,7 +137,8 @@ class Quote:
 
     `epoch` numbers the node's states: whoever takes one of the places must do so in this state. `free` and `total` are
     GPUs (for a remote demand: replicas with room, and what there is room for), `hosted` replicas of any deployment,
-    `here` those of this one; `turn` says when the node was last given a replica, by a count over the cluster.
+    `here` those of this one, `replicas` which; `turn` says when the node was last given a replica, by a count over the
+    cluster.
     """
 
     node: str
@@ -136,13 +153,17 @@ class Quote:
     serves_account: bool
     places: tuple[Place, ...]
     refusal: str = ""
+    replicas: tuple[int, ...] = ()
+    spare: Spare | None = None
 
 
 @value
 class Offer:
     """One node's next place, as a policy sees it. `free`, `hosted` and `here` are as they are before it is taken.
 
-    `index` is the node's position in the cluster: a policy that has no preference takes the lowest.
+    `index` is the node's position in the cluster: a policy that has no preference takes the lowest. Of a place that
+    spans nodes, `node`, `index` and `domain` are those of the first one; `total`, `free`, `hosted` and `here` are sums
+    over the whole fabric: to a policy, it is one large node.
     """
 
     index: int
@@ -159,6 +180,11 @@ class Offer:
     @property
     def gpus(self) -> tuple[int, ...]:
         return self.place.gpus
+
+    @property
+    def nodes(self) -> tuple[str, ...]:
+        """The nodes of the place: several where it spans some."""
+        return self.node, *(node for node, _ in self.place.others)
 
     @property
     def cost_s(self) -> float:
