@@ -5,15 +5,16 @@ Sets are bit masks: GPU i is 1 << i. "Best" means cheapest, then what leaves mos
 
 from __future__ import annotations
 
-from collections.abc import Hashable
-from itertools import combinations
+from collections.abc import Callable, Hashable
 from math import comb, prod
 from typing import Any, Literal
 
 import numpy as np
 
-from rakka_sim.core.placing.shapes import Shape, twins
+from rakka_sim.core.placing.shapes import Shape, Surveyed, twins
 from rakka_sim.errors import NotBuilt
+from rakka_sim.hardware import subsets
+from rakka_sim.hardware.subsets import sets_of
 
 Pick = Literal["best", "lowest", "blind"]
 Best = tuple[float, int, int]  # cost (s), flexibility left, mask
@@ -22,7 +23,7 @@ _Array = np.ndarray[Any, Any]
 # The sizes that flexibility and fragmentation count with: those that tensor parallelism uses.
 SIZES = (1, 2, 4, 8, 16)
 # Up to here every subset is in a table; beyond, GPUs must fall into few classes of interchangeable ones.
-TABLED_GPUS = 16
+TABLED_GPUS = subsets.MOST
 MAX_CANDIDATES = 20_000
 
 
@@ -47,6 +48,11 @@ def gpus_of(mask: int) -> tuple[int, ...]:
 def fragmentation(free: int, sizes: tuple[int, ...]) -> float:
     """How many of `free` GPUs an average request cannot use, every size being as likely as any other (FGD, ATC'23)."""
     return sum(free for size in sizes if free < size) / len(sizes) if sizes else 0.0
+
+
+def _rounded(seconds: float) -> float:
+    """To the picosecond: sets that differ by the order of additions are equally good."""
+    return round(seconds, 12)
 
 
 class SetTable:
@@ -83,8 +89,7 @@ class SetTable:
         cost = self._costs.get(state)
         if cost is None:
             gpus = gpus_of(mask)
-            # To the picosecond: sets that differ by the order of additions are equally good.
-            cost = 0.0 if len(gpus) < 2 else round(self._shape.set_cost(gpus, self.nbytes), 12)
+            cost = 0.0 if len(gpus) < 2 else _rounded(self._shape.set_cost(gpus, self.nbytes))
             self._costs[state] = cost
         return cost
 
@@ -146,36 +151,72 @@ class SetTable:
         return fragmentation(room - size, self.sizes) - fragmentation(room, self.sizes)
 
 
+class Sized:
+    """The sets of one size: masks in order of their ordinals, costs, and where these are more than lower bounds."""
+
+    __slots__ = ("_exact", "costs", "masks", "sure")
+
+    def __init__(self, masks: _Array, costs: _Array, sure: _Array, exact: Callable[[int], float]) -> None:
+        self.masks, self.costs, self._exact = masks, costs, exact
+        self.sure = None if sure.all() else sure
+
+    def cheapest(self, among: _Array | slice) -> tuple[float, _Array]:
+        """The least cost of those (a mask or indices of at least one), and all sets of that cost.
+
+        Only what could be cheapest is worked out: what costs more at least, whatever it costs, is not.
+        """
+        masks, costs = self.masks[among], self.costs[among]
+        if self.sure is None:
+            least = costs.min()
+            return float(least), masks[costs == least]
+        places = np.arange(len(self.masks))[among]
+        while True:
+            costs = self.costs[places]
+            least = costs.min()
+            first = places[costs == least]
+            unsure = first[~self.sure[first]]
+            if not len(unsure):
+                return float(least), self.masks[first]
+            self.costs[unsure] = [self._exact(int(mask)) for mask in self.masks[unsure]]
+            self.sure[unsure] = True
+
+
 class TabledSets(SetTable):
     """Up to 16 GPUs: every subset of a size with its cost, and the flexibility of every mask, in arrays."""
 
     def __init__(self, shape: Shape, nbytes: int) -> None:
         super().__init__(shape, nbytes)
-        self._sets: dict[int, tuple[_Array, _Array]] = {}
+        self._sized: dict[int, Sized] = {}
         self._flex: _Array | None = None
 
     def ways(self, free: int, size: int) -> list[int]:
-        masks, _ = self._table(size)
+        masks = sets_of(self._shape.count, size)
         return [int(mask) for mask in masks[(masks & ~free) == 0]]
 
     def flexibility(self, free: int) -> int:
         return int(self._flexibilities()[free])
 
-    def _table(self, size: int) -> tuple[_Array, _Array]:
-        """All sets of `size`, in order of their ordinals, and their costs."""
-        if size not in self._sets:
-            listed = [mask_of(gpus) for gpus in combinations(range(self._shape.count), size)]
-            costs = np.array([self.cost(mask) for mask in listed])
-            self._sets[size] = np.array(listed, dtype=np.int64), costs
-        return self._sets[size]
+    def _table(self, size: int) -> Sized:
+        if size not in self._sized:
+            masks, shape = sets_of(self._shape.count, size), self._shape
+            if isinstance(shape, Surveyed):
+                found = shape.set_costs(size, self.nbytes)
+                costs, sure = np.array([_rounded(cost) for cost in found.seconds])[found.which], found.sure.copy()
+            else:
+                costs = np.array([self.cost(int(mask)) for mask in masks])
+                sure = np.ones(len(masks), dtype=bool)
+            self._sized[size] = Sized(masks, costs, sure, self.cost)
+        return self._sized[size]
 
     def _flexibilities(self) -> _Array:
         if self._flex is None:
-            table = np.zeros(1 << self._shape.count, dtype=np.int64)
+            count = self._shape.count
+            table = np.zeros(1 << count, dtype=np.int64)
             for size in self.sizes:
-                masks, costs = self._table(size)
-                table[masks[costs == costs.min()]] = 1
-            for gpu in range(self._shape.count):  # the sum over all subsets, one GPU after another
+                # One GPU is as good as another, and all of them are one set: nothing to work out.
+                alike = size in (1, count)
+                table[sets_of(count, size) if alike else self._table(size).cheapest(slice(None))[1]] = 1
+            for gpu in range(count):  # the sum over all subsets, one GPU after another
                 without_and_with = table.reshape(-1, 2, 1 << gpu)
                 without_and_with[:, 1, :] += without_and_with[:, 0, :]
             self._flex = table
@@ -184,14 +225,11 @@ class TabledSets(SetTable):
     def _search(self, free: int, size: int, island: bool, sets: int) -> Best | None:
         if island:
             return super()._search(free, size, island, sets)
-        masks, costs = self._table(size)
-        fitting = (masks & ~free) == 0
-        masks, costs = masks[fitting], costs[fitting]
-        cheapest = costs.min()
-        masks = masks[costs == cheapest]
+        table = self._table(size)
+        cheapest, masks = table.cheapest((table.masks & ~free) == 0)
         left = self._flexibilities()[free & ~masks]
         at = int(left.argmax())  # the first of them: the lowest ordinals
-        return float(cheapest), int(left[at]), int(masks[at])
+        return cheapest, int(left[at]), int(masks[at])
 
 
 class CountedSets(SetTable):

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Hashable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
+
+if TYPE_CHECKING:
+    from rakka_sim.hardware.set_costs import SetCosts
 
 
 class Shape(Protocol):
@@ -30,6 +33,15 @@ class Shape(Protocol):
 
     def set_cost(self, gpus: tuple[int, ...], message_bytes: int) -> float:
         """Seconds of one all-reduce of `message_bytes` among `gpus`, ascending; 0 for a single GPU."""
+        ...
+
+
+@runtime_checkable
+class Surveyed(Protocol):
+    """A shape that can say what all sets of a size cost at once; optional, for up to 16 GPUs."""
+
+    def set_costs(self, size: int, message_bytes: int) -> SetCosts:
+        """What `set_cost` is for each set of `size` GPUs, those of lowest ordinals first, or less where not `sure`."""
         ...
 
 

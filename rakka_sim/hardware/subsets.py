@@ -1,0 +1,161 @@
+"""All sets of up to 16 GPUs at once: their order, sums and minima over them, and which of them a ring runs through.
+
+A set is a bit mask, GPU i being 1 << i, and a table has a row for each of the 2^n masks. What a GPU or a link is worth is
+not known here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import lru_cache, reduce
+from operator import or_
+from typing import Any
+
+import numpy as np
+
+MOST = 16
+Array = np.ndarray[Any, Any]
+
+
+@lru_cache(maxsize=256)
+def sets_of(count: int, size: int) -> Array:
+    """The sets of `size` of `count` GPUs, those of lowest ordinals first. Not to be written to."""
+    first = _in_order(count)
+    found = first[np.bitwise_count(first) == size]
+    found.setflags(write=False)
+    return found
+
+
+@lru_cache(maxsize=MOST + 1)
+def _in_order(count: int) -> Array:
+    """Every mask, sets being compared as tuples of their GPUs as far as they have one size."""
+    mirrored = np.zeros(1, dtype=np.int64)
+    for gpu in range(count):
+        mirrored = np.repeat(mirrored, 2)
+        mirrored[1::2] |= 1 << gpu
+    return mirrored[::-1]
+
+
+def least(values: Sequence[int]) -> Array:
+    """For each mask the least of the values of its GPUs; a large number for the empty one."""
+    table = np.full(1 << len(values), np.iinfo(np.int64).max)
+    for gpu, value in enumerate(values):
+        np.minimum(table[: 1 << gpu], value, out=table[1 << gpu : 2 << gpu])
+    return table
+
+
+def holding(pairs: Sequence[tuple[int, int]], count: int) -> Array:
+    """For each mask whether both GPUs of one of the `pairs` are in it."""
+    masks = np.arange(1 << count)
+    table = np.zeros(1 << count, dtype=bool)
+    for a, b in pairs:
+        both = 1 << a | 1 << b
+        table |= masks & both == both
+    return table
+
+
+def star_bounds(links: Sequence[Sequence[int]], masks: Array) -> Array:
+    """For each of the masks twice the number of rings that whole links bear at most, by the links of each one GPU.
+
+    A ring takes two links of a GPU, of two different steps: no more rings than half of its links, nor than what its
+    steps but the widest have together. Exact for two GPUs and for three.
+    """
+    exact = np.int16 if 2 * max(map(sum, links)) < 1 << 15 else np.int64  # as narrow as the sums allow
+    has = (masks >> np.arange(len(links))[:, None] & 1).astype(exact)
+    fewest = np.full(len(masks), np.iinfo(exact).max, dtype=exact)
+    several = len(masks) and int(masks[0]).bit_count() > 2
+    for inside, own in zip(has, links, strict=True):
+        total = np.zeros(len(masks), dtype=exact)  # links of this GPU into the set
+        widest = np.zeros(len(masks), dtype=exact)
+        for other, count in zip(has, own, strict=True):
+            if count:
+                width = other * exact(count)
+                total += width
+                np.maximum(widest, width, out=widest)
+        if several:
+            np.minimum(total, 2 * (total - widest), out=total)
+        np.minimum(fewest, total, out=fewest, where=inside > 0)
+    return fewest
+
+
+def ringed(near: tuple[int, ...], masks: Array, size: int) -> Array:
+    """Whether the GPUs of each mask, `size` of each, can be put in a ring by steps to `near` ones; two: if they are near.
+
+    `near[i]` is the mask of those near to GPU i, and `near` is symmetric. Exact.
+    """
+    cliques = _cliques(near)
+    if cliques is not None:
+        inside = [masks & ~clique == 0 for clique in cliques if clique.bit_count() >= size]
+        return reduce(or_, inside) if inside else np.zeros(len(masks), dtype=bool)
+    most = size if size in (2, 4, 8) else 8 if size < 8 else len(near)
+    return _table_of_rings(near, most)[masks]
+
+
+def _cliques(near: tuple[int, ...]) -> list[int] | None:
+    """The parts of a graph all of whose parts are complete; None for any other."""
+    closed = [mask | 1 << gpu for gpu, mask in enumerate(near)]
+    apart = all(closed[other] == mask for mask, gpu in zip(closed, range(len(near)), strict=True)
+                for other in range(len(near)) if near[gpu] >> other & 1)  # fmt: skip
+    return sorted(set(closed)) if apart else None
+
+
+@lru_cache(maxsize=256)
+def _table_of_rings(near: tuple[int, ...], most: int) -> Array:
+    found = rings_through(near, most)
+    packed = np.frombuffer(found.to_bytes(max(1, (1 << len(near)) // 8), "little"), dtype=np.uint8)
+    return np.unpackbits(packed, bitorder="little").astype(bool)
+
+
+def rings_through(near: tuple[int, ...], most: int) -> int:
+    """The masks of up to `most` GPUs that a ring runs through, mask m as bit m of one large integer.
+
+    Paths grow from the highest GPU of their mask, one GPU at a time, for all masks at once: bit m of `paths[v]` says
+    that one ends at v and has met just the GPUs of m. (Bellman, Held and Karp, 1962, on whether instead of how long.)
+    """
+    n = len(near)
+    others = [[u for u in range(n) if near[v] >> u & 1] for v in range(n)]
+    closing = [reduce(or_, (_block(top) for top in others[v] if top > v), 0) for v in range(n)]
+    paths, found = [1 << (1 << v) for v in range(n)], 0
+    for _ in range(most - 1):
+        ends = [reduce(or_, [paths[u] for u in others[v]], 0) & _may_grow(n, v) for v in range(n)]
+        paths = [ends[v] << (1 << v) for v in range(n)]
+        for v in range(n):
+            found |= paths[v] & closing[v]
+    return found
+
+
+@lru_cache(maxsize=MOST)
+def _block(top: int) -> int:
+    """The masks whose highest GPU is `top`, as bits."""
+    return ((1 << (1 << top)) - 1) << (1 << top)
+
+
+@lru_cache(maxsize=MOST * MOST)
+def _may_grow(count: int, gpu: int) -> int:
+    """The masks that lack `gpu` and have one above it, as bits."""
+    without = (1 << (1 << gpu)) - 1  # bits of masks that lack it, doubled until all GPUs are in
+    for other in range(gpu + 1, count):
+        without |= without << (1 << other)
+    return without & ~((1 << (2 << gpu)) - 1)
+
+
+def ring_through(near: tuple[int, ...]) -> tuple[int, ...] | None:
+    """A ring through all GPUs by steps to `near` ones, from GPU 0 on; None where there is none. More than two GPUs."""
+    n = len(near)
+    top, layers = n - 1, [[0] * n]
+    layers[0][top] = 1 << (1 << top)
+    others = [[u for u in range(n) if near[v] >> u & 1] for v in range(n)]
+    for _ in range(n - 1):
+        paths = layers[-1]
+        ends = [reduce(or_, [paths[u] for u in others[v]], 0) & _may_grow(n, v) for v in range(n)]
+        layers.append([ends[v] << (1 << v) for v in range(n)])
+    mask, ring = (1 << n) - 1, [top]
+    for paths in reversed(layers[1:]):
+        # From the end of the longest path back: who could have been there, and is next to whom we have.
+        step = next((v for v in others[ring[-1]] if paths[v] >> mask & 1), None)
+        if step is None:
+            return None
+        ring.append(step)
+        mask &= ~(1 << step)
+    at = ring.index(0)
+    return tuple(ring[at:] + ring[:at])
