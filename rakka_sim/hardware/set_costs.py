@@ -1,8 +1,8 @@
 """What a collective costs on every set of so many GPUs of a machine, or at least how little; no set is chosen here.
 
-`groups` answers for one set; this answers for thousands at once, and where an answer is more than a bound it is the same
-one. A bound is left where the rings among five to eight GPUs of a mesh would have to be packed: few sets are looked at
-so closely.
+`groups` answers for one set; this answers for thousands at once, and gives the same answers where it is sure of them.
+It leaves a bound where the rings among five to eight GPUs of a mesh would have to be packed: few sets are looked at so
+closely.
 """
 
 from __future__ import annotations
@@ -19,8 +19,6 @@ from rakka_sim.hardware.groups import Step
 from rakka_sim.hardware.pairs import Pairs
 from rakka_sim.hardware.subsets import Array
 
-MOST_GPUS = subsets.MOST
-
 
 @dataclass(frozen=True, slots=True)
 class SetCosts:
@@ -33,7 +31,10 @@ class SetCosts:
 
 @lru_cache(maxsize=256)
 def set_costs(pairs: Pairs, size: int, nbytes: float) -> SetCosts:
-    """What an all-reduce of `nbytes` costs on each set of `size` GPUs, in the order of `subsets.sets_of`; up to 16 GPUs."""
+    """What an all-reduce of `nbytes` costs on each set of `size` GPUs, in the order of `subsets.sets_of`.
+
+    For machines of up to 16 GPUs.
+    """
     masks = subsets.sets_of(len(pairs.models), size)
     seconds, which, sure = [0.0], np.zeros(len(masks), dtype=np.int64), np.ones(len(masks), dtype=bool)
     if size > 1:
@@ -46,17 +47,35 @@ def set_costs(pairs: Pairs, size: int, nbytes: float) -> SetCosts:
     return SetCosts(tuple(seconds), which, sure)
 
 
+def settled(pairs: Pairs, masks: Array, nbytes: float) -> list[float]:
+    """Just what an all-reduce costs on those sets, of one size, of which `set_costs` is not sure."""
+    size = int(masks[0]).bit_count()
+    members = np.nonzero(masks[:, None] >> np.arange(len(pairs.models)) & 1)[1].reshape(-1, size)
+    packed = packing.packed_many(np.array(pairs.links)[members[:, :, None], members[:, None, :]])
+    own, sms = np.array(groups.own_links(pairs))[members].min(axis=1), np.array(pairs.sms)[members].min(axis=1)
+    costs = []
+    for rings, links, sm in zip(packed.tolist(), own.tolist(), sms.tolist(), strict=True):
+        link_gb_s = rates.nvlink(sm).nccl_gb_s
+        carried = Group(size, Fabric.NVLINK, min(2 * link_gb_s * rings, link_gb_s * links))
+        costs.append(groups.group_s(carried, nbytes))
+    return costs
+
+
 Found = tuple[Array, list[Group], Array, Array | bool]  # which sets, their groups, which of them each, if exact
 
 
 def _grouped(pairs: Pairs, masks: Array, size: int) -> Iterator[Found]:
     """The sets in parts; together they are all of them."""
-    barred = subsets.holding(pairs.no_peer, len(pairs.models))[masks] if pairs.no_peer else np.zeros(1, dtype=bool)
-    links = np.where(barred, 0, _least_of(pairs.fabric, masks))
+    links = np.zeros(len(masks), dtype=np.int64) + _least_of(pairs.fabric, masks)
+    if pairs.no_peer:
+        links[subsets.holding(pairs.no_peer, len(pairs.models))[masks]] = 0
     switched = np.flatnonzero(links)
     if len(switched):
-        values, which = np.unique([_least_of(pairs.sms, masks[switched]), links[switched]], axis=1, return_inverse=True)
-        yield switched, [groups.switched(int(sm), int(count), size) for sm, count in values.T], which.ravel(), True
+        sms, ranks = _ranked(pairs.sms)
+        code = links[switched] * len(sms) + _least_of(ranks, masks[switched])
+        found, which = _distinct(code)
+        kinds = [divmod(int(each), len(sms)) for each in found]
+        yield switched, [groups.switched(sms[sm], count, size) for count, sm in kinds], which, True
     rest = np.flatnonzero(links == 0)
     for rate in sorted({rate for row in pairs.gb_s for rate in row}, reverse=True)[1:]:  # the first is to itself
         if not len(rest):
@@ -81,47 +100,66 @@ def _at_rate(pairs: Pairs, masks: Array, at: Array, size: int, rate: float) -> I
 
 def _by_links(pairs: Pairs, masks: Array, size: int, rate: float) -> tuple[list[Group], Array, Array | bool]:
     """As `groups` has it, with at most how many rings there are for how many."""
-    sms = _least_of(pairs.sms, masks)
-    of_sm, which_sm = np.unique(sms, return_inverse=True)
-    link_gb_s = np.array([rates.nvlink(int(sm)).nccl_gb_s for sm in of_sm])[which_sm]
-    most = link_gb_s * _least_of(groups.own_links(pairs), masks)
-    exact: Array | bool = True
+    twice = _twice_the_rings(pairs, masks, size)
+    (own, of_own), (sms, of_sm) = _ranked(groups.own_links(pairs)), _ranked(pairs.sms)
+    code = (twice * len(own) + _least_of(of_own, masks)) * len(sms) + _least_of(of_sm, masks)
+    found, which = _distinct(code)
+    kinds = []
+    for rest in found:
+        rest, sm = divmod(int(rest), len(sms))
+        rings, links = divmod(rest, len(own))
+        link_gb_s = rates.nvlink(sms[sm]).nccl_gb_s
+        carried = 2 * rate if size > packing.EXACT else 2 * link_gb_s * (rings / 2)
+        kinds.append(Group(size, Fabric.NVLINK, min(carried, link_gb_s * own[links])))
+    return kinds, which, size <= 4 or size > packing.EXACT
+
+
+def _twice_the_rings(pairs: Pairs, masks: Array, size: int) -> Array:
+    """Twice the most rings that the links of each set bear, or a bound of it; 0 where they are not counted."""
     if size > packing.EXACT:
-        ring = np.full(len(masks), 2 * rate)
-    elif size == 4:
-        ring = 2 * link_gb_s * _rings_of_four(pairs, masks)
-    else:
-        ring = 2 * link_gb_s * (subsets.star_bounds(pairs.links, masks) / 2)
-        exact = size <= 3
-    carried, which = np.unique(np.minimum(ring, most), return_inverse=True)
-    return [Group(size, Fabric.NVLINK, float(gb_s)) for gb_s in carried], which, exact
-
-
-def _rings_of_four(pairs: Pairs, masks: Array) -> Array:
-    """`packing.of_four` of many sets."""
-    count = len(pairs.models)
-    a, b, c, d = np.nonzero(masks[:, None] >> np.arange(count) & 1)[1].reshape(-1, 4).T
-    links = np.array(pairs.links)
+        return np.zeros(len(masks), dtype=np.int64)
+    if size not in (2, 4):
+        return subsets.star_bounds(pairs.links)[masks].astype(np.int64)
+    links: Array = np.array(pairs.links)
+    members = np.nonzero(masks[:, None] >> np.arange(len(links)) & 1)[1].reshape(-1, size).T
+    if size == 2:
+        two: Array = links[members[0], members[1]]
+        return two
+    a, b, c, d = members
     p, q, r = (np.minimum(links[i, j], links[k, m]) for i, j, k, m in ((a, b, c, d), (a, c, b, d), (a, d, b, c)))
-    return np.minimum.reduce([(p + q + r) / 2, p + q, p + r, q + r])
+    four: Array = np.minimum(np.minimum(p + q + r, 2 * (p + q)), 2 * np.minimum(p + r, q + r))
+    return four
 
 
-def _least_of(values: tuple[int, ...], masks: Array) -> Array:
-    """The least value among the GPUs of each mask."""
-    if len(set(values)) == 1:
-        return np.full(len(masks), values[0])
-    return subsets.least(values)[masks]
+def _distinct(codes: Array) -> tuple[Array, Array]:
+    """The different ones of some small whole numbers, and which of them each is."""
+    there = np.zeros(int(codes.max()) + 1, dtype=bool)
+    there[codes] = True
+    return np.flatnonzero(there), (np.cumsum(there) - 1)[codes]
+
+
+def _least_of(values: tuple[int, ...], masks: Array) -> Array | int:
+    """The least value among the GPUs of each mask, or of all."""
+    return subsets.least(values)[masks] if len(set(values)) > 1 else values[0]
+
+
+def _ranked(values: tuple[int, ...]) -> tuple[list[int], tuple[int, ...]]:
+    """The different values, ascending, and which of them each is."""
+    different = sorted(set(values))
+    return different, tuple(map(different.index, values))
 
 
 @lru_cache(maxsize=1024)
 def _near(pairs: Pairs, rate: float, most: Step) -> tuple[int, ...]:
     """For each GPU those that it reaches at that rate or faster, by nothing worse than `most`."""
-    count = len(pairs.models)
-    return tuple(
-        sum(
-            1 << b
-            for b in range(count)
-            if b != a and pairs.gb_s[a][b] >= rate and (most is Step.HOST or groups.step(pairs, a, b) <= most)
-        )
-        for a in range(count)
-    )
+    gb_s, steps, bits = _matrices(pairs)
+    near = (gb_s >= rate) & (steps <= most)
+    return tuple((near @ bits - bits).tolist())  # each is near to itself
+
+
+@lru_cache(maxsize=64)
+def _matrices(pairs: Pairs) -> tuple[Array, Array, Array]:
+    """Rates between GPUs, by what they go, and each GPU as a bit."""
+    count = range(len(pairs.models))
+    steps = [[groups.step(pairs, a, b) for b in count] for a in count]
+    return np.array(pairs.gb_s), np.array(steps), 1 << np.arange(len(count))

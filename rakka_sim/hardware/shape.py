@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from rakka_sim.hardware import set_costs
 from rakka_sim.hardware.machine import Machine
+from rakka_sim.hardware.subsets import Array
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,3 +40,6 @@ class MachineShape:
 
     def set_costs(self, size: int, message_bytes: int) -> set_costs.SetCosts:
         return set_costs.set_costs(self.machine.pairs, size, message_bytes)
+
+    def settled(self, masks: Array, message_bytes: int) -> list[float]:
+        return set_costs.settled(self.machine.pairs, masks, message_bytes)

@@ -1,7 +1,7 @@
 """All sets of up to 16 GPUs at once: their order, sums and minima over them, and which of them a ring runs through.
 
-A set is a bit mask, GPU i being 1 << i, and a table has a row for each of the 2^n masks. What a GPU or a link is worth is
-not known here.
+A set is a bit mask, GPU i being 1 << i, and a table has a row for each of the 2^n masks. What a GPU or a link is worth
+is not known here.
 """
 
 from __future__ import annotations
@@ -14,14 +14,15 @@ from typing import Any
 import numpy as np
 
 MOST = 16
+_HALF = 8  # sets of more GPUs are asked for less often, and take as long as all others
 Array = np.ndarray[Any, Any]
 
 
 @lru_cache(maxsize=256)
 def sets_of(count: int, size: int) -> Array:
     """The sets of `size` of `count` GPUs, those of lowest ordinals first. Not to be written to."""
-    first = _in_order(count)
-    found = first[np.bitwise_count(first) == size]
+    every = _in_order(count)
+    found: Array = every[np.bitwise_count(every) == size]
     found.setflags(write=False)
     return found
 
@@ -36,7 +37,8 @@ def _in_order(count: int) -> Array:
     return mirrored[::-1]
 
 
-def least(values: Sequence[int]) -> Array:
+@lru_cache(maxsize=64)
+def least(values: tuple[int, ...]) -> Array:
     """For each mask the least of the values of its GPUs; a large number for the empty one."""
     table = np.full(1 << len(values), np.iinfo(np.int64).max)
     for gpu, value in enumerate(values):
@@ -54,41 +56,41 @@ def holding(pairs: Sequence[tuple[int, int]], count: int) -> Array:
     return table
 
 
-def star_bounds(links: Sequence[Sequence[int]], masks: Array) -> Array:
-    """For each of the masks twice the number of rings that whole links bear at most, by the links of each one GPU.
+@lru_cache(maxsize=64)
+def star_bounds(links: tuple[tuple[int, ...], ...]) -> Array:
+    """For each mask of three GPUs or more, twice the number of rings that whole links bear at most.
 
-    A ring takes two links of a GPU, of two different steps: no more rings than half of its links, nor than what its
-    steps but the widest have together. Exact for two GPUs and for three.
+    By the links of each one GPU, of which a ring takes two, of different steps: no more rings than half of them, nor
+    than what its steps but the widest have together. Exact for three.
     """
-    exact = np.int16 if 2 * max(map(sum, links)) < 1 << 15 else np.int64  # as narrow as the sums allow
-    has = (masks >> np.arange(len(links))[:, None] & 1).astype(exact)
-    fewest = np.full(len(masks), np.iinfo(exact).max, dtype=exact)
-    several = len(masks) and int(masks[0]).bit_count() > 2
-    for inside, own in zip(has, links, strict=True):
-        total = np.zeros(len(masks), dtype=exact)  # links of this GPU into the set
-        widest = np.zeros(len(masks), dtype=exact)
-        for other, count in zip(has, own, strict=True):
-            if count:
-                width = other * exact(count)
-                total += width
-                np.maximum(widest, width, out=widest)
-        if several:
-            np.minimum(total, 2 * (total - widest), out=total)
-        np.minimum(fewest, total, out=fewest, where=inside > 0)
+    n, many = len(links), 4 * max(map(sum, links)) + 1  # more than any bound: what a GPU that is not in the set says
+    exact = np.int16 if many < 1 << 13 else np.int64  # as narrow as the sums allow
+    total, widest = np.zeros((2, 1 << n), dtype=exact)
+    fewest = np.full(1 << n, 3 * many, dtype=exact)
+    for gpu, row in enumerate(links):
+        total[0] = widest[0] = 0
+        for other, count in enumerate(row):
+            low, high = slice(0, 1 << other), slice(1 << other, 2 << other)
+            np.add(total[low], count, out=total[high])
+            np.maximum(widest[low], count, out=widest[high])
+            if other == gpu:
+                total[low] += many
+        np.subtract(total, widest, out=widest)
+        np.minimum(total, 2 * widest, out=total)
+        np.minimum(fewest, total, out=fewest)
     return fewest
 
 
 def ringed(near: tuple[int, ...], masks: Array, size: int) -> Array:
-    """Whether the GPUs of each mask, `size` of each, can be put in a ring by steps to `near` ones; two: if they are near.
+    """Whether the GPUs of each mask, `size` of each, can be put in a ring by steps to `near` ones. Exact.
 
-    `near[i]` is the mask of those near to GPU i, and `near` is symmetric. Exact.
+    `near[i]` is the mask of those near to GPU i, and `near` is symmetric. Two make a ring if they are near.
     """
     cliques = _cliques(near)
     if cliques is not None:
         inside = [masks & ~clique == 0 for clique in cliques if clique.bit_count() >= size]
         return reduce(or_, inside) if inside else np.zeros(len(masks), dtype=bool)
-    most = size if size in (2, 4, 8) else 8 if size < 8 else len(near)
-    return _table_of_rings(near, most)[masks]
+    return _rings(near).table(size)[masks]
 
 
 def _cliques(near: tuple[int, ...]) -> list[int] | None:
@@ -99,11 +101,25 @@ def _cliques(near: tuple[int, ...]) -> list[int] | None:
     return sorted(set(closed)) if apart else None
 
 
-@lru_cache(maxsize=256)
-def _table_of_rings(near: tuple[int, ...], most: int) -> Array:
-    found = rings_through(near, most)
-    packed = np.frombuffer(found.to_bytes(max(1, (1 << len(near)) // 8), "little"), dtype=np.uint8)
-    return np.unpackbits(packed, bitorder="little").astype(bool)
+class _Rings:
+    """For each mask whether a ring runs through it, of masks as large as was ever asked for."""
+
+    def __init__(self, near: tuple[int, ...]) -> None:
+        self._near = near
+        self._most = 0
+        self._table = np.zeros(0, dtype=bool)
+
+    def table(self, size: int) -> Array:
+        """Good for masks of up to `size` GPUs."""
+        if size > self._most:
+            self._most = _HALF if size <= _HALF else MOST
+            found = rings_through(self._near, self._most)
+            packed = np.frombuffer(found.to_bytes(max(1, (1 << len(self._near)) // 8), "little"), dtype=np.uint8)
+            self._table = np.unpackbits(packed, bitorder="little").astype(bool)
+        return self._table
+
+
+_rings = lru_cache(maxsize=256)(_Rings)
 
 
 def rings_through(near: tuple[int, ...], most: int) -> int:
@@ -116,7 +132,7 @@ def rings_through(near: tuple[int, ...], most: int) -> int:
     others = [[u for u in range(n) if near[v] >> u & 1] for v in range(n)]
     closing = [reduce(or_, (_block(top) for top in others[v] if top > v), 0) for v in range(n)]
     paths, found = [1 << (1 << v) for v in range(n)], 0
-    for _ in range(most - 1):
+    for _ in range(min(most, n) - 1):
         ends = [reduce(or_, [paths[u] for u in others[v]], 0) & _may_grow(n, v) for v in range(n)]
         paths = [ends[v] << (1 << v) for v in range(n)]
         for v in range(n):

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Hashable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Protocol, TypeGuard
 
 if TYPE_CHECKING:
     from rakka_sim.hardware.set_costs import SetCosts
+    from rakka_sim.hardware.subsets import Array
 
 
 class Shape(Protocol):
@@ -36,13 +37,21 @@ class Shape(Protocol):
         ...
 
 
-@runtime_checkable
 class Surveyed(Protocol):
-    """A shape that can say what all sets of a size cost at once; optional, for up to 16 GPUs."""
+    """A shape that can also say what all sets of a size cost at once, for up to 16 GPUs."""
 
     def set_costs(self, size: int, message_bytes: int) -> SetCosts:
         """What `set_cost` is for each set of `size` GPUs, those of lowest ordinals first, or less where not `sure`."""
         ...
+
+    def settled(self, masks: Array, message_bytes: int) -> list[float]:
+        """What `set_cost` is for sets (masks) of one size that were not sure."""
+        ...
+
+
+def surveyed(shape: object) -> TypeGuard[Surveyed]:
+    """Whether a shape is such a one."""
+    return hasattr(shape, "set_costs")
 
 
 @dataclass(frozen=True, slots=True)
