@@ -88,6 +88,8 @@ def _by_links(pairs: Pairs, gpus: tuple[int, ...], slowest: float, link_gb_s: fl
 @lru_cache(maxsize=1024)
 def own_links(pairs: Pairs) -> tuple[int, ...]:
     """The NVLinks that each GPU has, to others and to switches."""
+    if not any(pairs.fabric):
+        return tuple(map(sum, pairs.links))
     return tuple(
         own + sum(max(0, links - min(own, other)) for links, other in zip(row, pairs.fabric, strict=True))
         for own, row in zip(pairs.fabric, pairs.links, strict=True)

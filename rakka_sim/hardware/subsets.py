@@ -93,6 +93,7 @@ def ringed(near: tuple[int, ...], masks: Array, size: int) -> Array:
     return _rings(near).table(size)[masks]
 
 
+@lru_cache(maxsize=1024)
 def _cliques(near: tuple[int, ...]) -> list[int] | None:
     """The parts of a graph all of whose parts are complete; None for any other."""
     closed = [mask | 1 << gpu for gpu, mask in enumerate(near)]

@@ -53,14 +53,10 @@ class Plain:
 def meshes(draw: st.DrawFn, least: int = 4, most: int = 9) -> Machine:
     """GPUs with NVLinks between some of them, in a PCIe tree."""
     count, widest = draw(st.integers(least, most)), draw(st.sampled_from([1, 1, 2, 3]))
-    base = preset(draw(st.sampled_from(["pcie"])), gpu=draw(st.sampled_from(["V100", "A100-80"])), count=count)
-    density = draw(st.sampled_from([0.3, 0.6, 0.9]))
-    chance = st.floats(0, 1)
-    links = [
-        NvLink(a, b, draw(st.integers(1, widest))) for a, b in combinations(range(count), 2) if draw(chance) < density
-    ]
-    machine = base.with_nvlinks(links)
-    return machine
+    base = preset("pcie", gpu=draw(st.sampled_from(["V100", "A100-80"])), count=count)
+    density, chance = draw(st.sampled_from([0.3, 0.6, 0.9])), st.floats(0, 1)
+    joined = [pair for pair in combinations(range(count), 2) if draw(chance) < density]
+    return base.with_nvlinks([NvLink(a, b, draw(st.integers(1, widest))) for a, b in joined])
 
 
 any_machine = st.one_of(meshes(), machines(9).filter(lambda machine: machine.count > 1))
