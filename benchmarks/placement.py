@@ -1,4 +1,4 @@
-"""How fast placement decides: whole clusters, single quotes, and beside them the partition search of go-gpuallocator.
+"""How fast placement decides: clusters, quotes, first quotes, and beside them the partition search of go-gpuallocator.
 
     python benchmarks/placement.py [--quick] [--json FILE]
 
@@ -16,6 +16,7 @@ import gc
 import statistics
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from functools import partial
 from itertools import combinations
 from pathlib import Path
@@ -26,6 +27,10 @@ import numpy as np
 
 from rakka_sim.core.placing import Claim, Demand, Ledger, NodeBook, NodeFacts, Tables, place_all
 from rakka_sim.core.placing.solvers import solver_name
+from rakka_sim.hardware import collectives, groups, packing, pairs, rings, set_costs, subsets
+from rakka_sim.hardware.machine import Machine
+from rakka_sim.hardware.nccl_xml import read_nccl_xml
+from rakka_sim.hardware.parts import NvLink
 from rakka_sim.hardware.paths import PathClass
 from rakka_sim.hardware.presets import preset
 from rakka_sim.hardware.shape import MachineShape
@@ -139,21 +144,19 @@ def book_of(shape: MachineShape, free: int, tables: Tables) -> NodeBook:
 
 
 def quotes(quick: bool) -> dict[str, Any]:
-    """A quote for a state of the node that was never asked for, and the very first one of its kind of machine."""
+    """A quote for a state of the node that was never asked for, of a kind of machine that is known."""
     cases: dict[str, Any] = {}
     rng = np.random.default_rng(SEED)
-    unlike = MachineShape(preset("pcie", count=16))
     for title, shape, size in (
         ("8 GPUs, one fabric, k=4", HGX, 4),
         ("8 GPUs, cube mesh, k=4", MachineShape(preset("dgx1-v100")), 4),
         ("8 GPUs, cube mesh, k=5", MachineShape(preset("dgx1-v100")), 5),
         ("16 GPUs, one fabric, k=8", MachineShape(preset("dgx2")), 8),
-        ("16 GPUs, PCIe tree, k=8", unlike, 8),
+        ("16 GPUs, PCIe tree, k=8", MachineShape(preset("pcie", count=16)), 8),
+        ("16 GPUs, random mesh, k=8", MachineShape(random_mesh(16, rng)), 8),
     ):
         tables, demand = Tables(), Demand("d", 1, size)
-        start = time.process_time()
         book_of(shape, (1 << shape.count) - 1, tables).quote(demand)
-        first = time.process_time() - start
         table = tables.of(shape, demand.message_bytes)
         seconds = []
         for _ in range(20 if quick else 200):
@@ -162,16 +165,74 @@ def quotes(quick: bool) -> dict[str, Any]:
             table._best.clear()  # ask anew every time
             seconds.append(timed(partial(book.quote, demand), 1))
         median = statistics.median(seconds)
-        cases[title] = {
+        cases[title] = {"seconds_median": median, "seconds_max": max(seconds)}
+        print(f"quote, {title:26}: median {median * 1e6:6.0f} us, max {max(seconds) * 1e6:6.0f} us")
+    return cases
+
+
+# --- the first quote --------------------------------------------------------------------------------------------
+
+
+def random_mesh(count: int, rng: np.random.Generator) -> Machine:
+    """GPUs in a PCIe tree of two sockets, half of all pairs joined by one NVLink to three."""
+    links = [NvLink(a, b, int(rng.integers(1, 4))) for a, b in combinations(range(count), 2) if rng.random() < 0.5]
+    return preset("pcie", gpu="V100", count=count).with_nvlinks(links)
+
+
+def forget() -> None:
+    """Everything that this process has worked out on any machine."""
+    for module in (collectives, groups, packing, pairs, rings, set_costs, subsets):
+        for made in vars(module).values():
+            if hasattr(made, "cache_clear"):
+                made.cache_clear()
+
+
+def cold(quick: bool) -> dict[str, Any]:
+    """The first quote of a kind of machine in a process that has seen no machine; then one in a new cluster of it.
+
+    Before both, the machine's pairs are computed from its parts: once for each machine that is read, quoted or not.
+    """
+    cases: dict[str, Any] = {}
+    rng = np.random.default_rng(SEED)
+    eights = ("dgx1-p100", "dgx1-v100", "dgx-a100", "hgx-h100", "hgx-h200", "hgx-b200", "pcie", "nvlink-pairs")
+    asked = [(name, preset(name), size) for name in eights for size in (4, 5, 8)]
+    sixteen = {"dgx2": preset("dgx2"), "pcie 16": preset("pcie", count=16), "bare file 16": bare(16)}
+    sixteen |= {f"random mesh 16, {number}": random_mesh(16, rng) for number in (1, 2, 3)}
+    asked += [(name, machine, size) for name, machine in sixteen.items() for size in (2, 4, 7, 8, 12, 16)]
+    for name, machine, size in asked:
+        demand, took = Demand("d", 1, size), []
+        for _ in range(3 if quick else 9):
+            forget()
+            gc.collect()
+            shape = MachineShape(replace(machine))
+            ask = partial(first_quote, shape, demand)
+            times = [timed(work, 1) for work in (lambda shape=shape: shape.machine.pairs.key, ask, ask)]
+            took.append(times)
+        read, first, again = (statistics.median(each) for each in zip(*took, strict=True))
+        cases[f"{name}, k={size}"] = {
+            "pairs_seconds": read,
             "seconds_first": first,
-            "seconds_median": median,
-            "seconds_max": max(seconds),
+            "seconds_first_max": max(times[1] for times in took),
+            "seconds_new_cluster": again,
         }
         print(
-            f"quote, {title:26}: first of its machine {first * 1e3:7.1f} ms, "
-            f"then median {median * 1e6:6.0f} us, max {max(seconds) * 1e6:6.0f} us"
+            f"cold quote, {name:18} k={size:2}: pairs {read * 1e3:5.2f} ms, first quote {first * 1e3:6.2f} ms, "
+            f"first of another cluster {again * 1e3:5.2f} ms"
         )
     return cases
+
+
+def first_quote(shape: MachineShape, demand: Demand) -> Any:
+    """Of a node of a cluster of its own."""
+    return book_of(shape, (1 << shape.count) - 1, Tables()).quote(demand)
+
+
+def bare(count: int) -> Machine:
+    """GPUs of which a topology file says no more than that they are there, below one CPU."""
+    devices = "".join(
+        f'<pci busid="0000:{bus:02x}:00.0" class="0x030200"><gpu dev="{bus}" sm="80"/></pci>' for bus in range(count)
+    )
+    return read_nccl_xml(f'<system version="1"><cpu numaid="-1">{devices}</cpu></system>')
 
 
 # --- the device plugin's search ---------------------------------------------------------------------------------
@@ -274,7 +335,12 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="a hundredth of the cluster")
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
-    cases = {"batches": batches(options.quick), "quotes": quotes(options.quick), "ratios": ratios(options.quick)}
+    cases = {
+        "batches": batches(options.quick),
+        "quotes": quotes(options.quick),
+        "cold": cold(options.quick),
+        "ratios": ratios(options.quick),
+    }
     if options.json:
         about.write(options.json, "placement", cases, SEED)
 

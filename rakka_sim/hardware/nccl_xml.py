@@ -24,6 +24,8 @@ _MEANT = {
     "gpu": {"nvlink"},
     "nic": {"net"},
 }
+_MOST_LANES, _MOST_SM = 32, 999
+_NO_NUMBER = 1 << 31  # NCCL reads into 32 bits
 # NCCL writes these too; they say how it was set up, or what this package has no model of.
 _PASSED_OVER = {"c2c", "coll", "gin", "rma", "pcilink", "dev"}
 
@@ -85,7 +87,7 @@ class _Reader:
             bus_id,
             pci.get("class"),
             self._speed(pci),
-            self._number(pci, "link_width", 0),
+            self._within(pci, "link_width", _MOST_LANES),
             (pci.get(_IDS[0]), pci.get(_IDS[1]), pci.get(_IDS[2]), pci.get(_IDS[3])),
             ports=tuple(port for nic in pci.all("nic") for port in self._ports(nic)),
             children=tuple(self._pci(child) for child in pci.all("pci")),
@@ -103,7 +105,7 @@ class _Reader:
             return Gpu(-1, model, models.compute_capability(model))
         self._unmeant(gpu)
         model = gpu.get("model") or model
-        sm = self._number(gpu, "sm", 0) or models.compute_capability(model)
+        sm = self._within(gpu, "sm", _MOST_SM) or models.compute_capability(model)
         if gpu.get("dev"):
             self.indices[pci.bus_id] = self._number(gpu, "dev", -1)
         self.barred[pci.bus_id] = gpu.get("nopeer")
@@ -132,10 +134,21 @@ class _Reader:
     def _number(self, element: Element, name: str, default: int) -> int:
         text = element.get(name)
         try:
-            return int(text, 0) if text else default
+            number = int(text, 0) if text else default
         except ValueError:
+            number = _NO_NUMBER
+        if abs(number) >= _NO_NUMBER:
             self.faults[f"{name} {text[:40]!r} of <{element.tag}> is no number: taken as {default}"] += 1
             return default
+        return number
+
+    def _within(self, element: Element, name: str, most: int) -> int:
+        """A number from 0 on; 0, as if it were not given, for one that cannot be."""
+        number = self._number(element, name, 0)
+        if 0 <= number <= most:
+            return number
+        self.faults[f"{name} {number} of <{element.tag}>, which cannot be: taken as unknown"] += 1
+        return 0
 
     def _unmeant(self, element: Element) -> None:
         for child in element.children:

@@ -60,7 +60,7 @@ def socket(arch: str, vendor: str, family: int, model: int) -> float | None:
     elif vendor == "AuthenticAMD":
         row = "amd"
     elif vendor == "GenuineIntel":
-        row = next(row for least, row in _INTEL if model >= least) if family == 6 else "broadwell"
+        row = next((row for least, row in _INTEL if family == 6 and model >= least), "broadwell")
     else:
         return None
     return nccl.SOCKETS_GB_S[row]

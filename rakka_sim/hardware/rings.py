@@ -1,22 +1,22 @@
 """The best ring through a set of GPUs: the Hamiltonian cycle whose slowest step is fastest; no link rate is known here.
 
 A set of n is given as an n x n symmetric matrix of rates. Exact up to `EXACT` GPUs whatever the matrix is, and for any
-number where all steps are alike (a switch) or the search ends within its allowance; otherwise a lower bound.
+number where all steps are alike (a switch) or the search ends within its allowance; otherwise a lower bound. How many
+rings there are at once is `packing`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import lru_cache
-from itertools import permutations
 
-import numpy as np
+from rakka_sim.hardware.subsets import MOST, ring_through
 
 Rates = Sequence[Sequence[float]]
-Links = Sequence[Sequence[int]]
 
-EXACT = 8
-_ALLOWANCE = 50_000  # steps of the search for one threshold among more GPUs than that
+EXACT = MOST
+# Steps of the search for one threshold: after the first, all paths are looked at (up to `EXACT` GPUs); after the other,
+# it is given up.
+_SHORT, _LONG = 200, 50_000
 
 
 def best_ring(rates: Rates) -> tuple[float, tuple[int, ...]]:
@@ -50,8 +50,8 @@ def _ring_at(rates: Rates, least: float) -> tuple[int, ...] | None:
     near = [[j for j in range(n) if j != i and rates[i][j] >= least] for i in range(n)]
     if min(map(len, near)) < 2:
         return None
-    allowance = [_ALLOWANCE if n > EXACT else -1]
-    path, free = [0], (1 << n) - 2
+    allowance = [_SHORT if n <= EXACT else _LONG]
+    path = [0]
 
     def extend(free: int) -> bool:
         allowance[0] -= 1
@@ -71,33 +71,8 @@ def _ring_at(rates: Rates, least: float) -> tuple[int, ...] | None:
                 return False
         return False
 
-    return tuple(path) if extend(free) else None
-
-
-def packed_rings(links: Links) -> float:
-    """The most rings that whole links bear at once, parts of rings allowed; 0.0 where no ring has a link at each step.
-
-    Each ring takes one link at each of its steps, and no step has more than it has. Up to `EXACT` GPUs.
-    """
-    n = len(links)
-    if n <= 3:
-        fewest = min((links[i][j] for i in range(n) for j in range(i)), default=0)
-        return fewest / 2 if n == 2 else float(fewest)  # there and back between two are two links, not two steps
-    rings = [ring for ring in _rings(n) if all(links[a][b] for a, b in ring)]
-    if not rings:
-        return 0.0
-    from scipy.optimize import linprog
-
-    steps = sorted({step for ring in rings for step in ring})
-    takes = np.array([[step in ring for ring in rings] for step in steps], dtype=float)
-    solved = linprog(-np.ones(len(rings)), A_ub=takes, b_ub=[links[a][b] for a, b in steps], method="highs")
-    # A count of links is a small fraction; what the solver leaves behind the sixth digit would only break ties.
-    return round(-float(solved.fun or 0.0), 6)
-
-
-@lru_cache(maxsize=EXACT + 1)
-def _rings(n: int) -> tuple[frozenset[tuple[int, int]], ...]:
-    """Every ring through n GPUs as the set of its steps, each step the smaller GPU first."""
-    orders = ((0, *rest) for rest in permutations(range(1, n)) if rest[0] < rest[-1])
-    around = (zip(order, (*order[1:], 0), strict=True) for order in orders)
-    return tuple(frozenset((min(step), max(step)) for step in steps) for steps in around)
+    if extend((1 << n) - 2):
+        return tuple(path)
+    if allowance[0] > 0 or n > EXACT:
+        return None
+    return ring_through(tuple(sum(1 << k for k in row) for row in near))

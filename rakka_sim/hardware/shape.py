@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Hashable
 from dataclasses import dataclass
 
-from rakka_sim.hardware import groups
+from rakka_sim.hardware import groups, set_costs
 from rakka_sim.hardware.machine import Machine
+from rakka_sim.hardware.subsets import Array
 
 
 @dataclass(frozen=True, slots=True)
 class MachineShape:
-    """A `core.placing.Shape` whose answers come from a machine."""
+    """A `core.placing.Shape`, and a `Surveyed` one, whose answers come from a machine."""
 
     machine: Machine
 
@@ -36,6 +37,12 @@ class MachineShape:
 
     def set_cost(self, gpus: tuple[int, ...], message_bytes: int) -> float:
         return self.machine.all_reduce_s(gpus, message_bytes)
+
+    def set_costs(self, size: int, message_bytes: int) -> set_costs.SetCosts:
+        return set_costs.set_costs(self.machine.pairs, size, message_bytes)
+
+    def settled(self, masks: Array, message_bytes: int) -> list[float]:
+        return set_costs.settled(self.machine.pairs, masks, message_bytes)
 
 
 @dataclass(frozen=True, slots=True)

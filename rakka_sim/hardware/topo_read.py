@@ -51,6 +51,11 @@ def _understood(cell: str, pair: tuple[str, str], notes: list[str]) -> str:
     """A cell in today's words; "" (and a note) for one that nobody knows."""
     cell = _OLD_NAMES.get(cell, cell)
     if re.fullmatch(r"NV\d+", cell):
+        if len(cell) > 4 or int(cell[2:]) > MOST_LINKS:
+            notes.append(
+                f"{pair[0]} to {pair[1]} is {cell[:20]!r}: counted as {MOST_LINKS} NVLinks, the most there are"
+            )
+            return f"NV{MOST_LINKS}"
         return cell
     known = PathClass.__members__.get(cell)
     if pair[0] == pair[1] or (known is not None and PathClass.PIX <= known <= PathClass.SYS):

@@ -9,8 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rakka_sim.hardware import rings
+from rakka_sim.hardware.packing import packed_rings
 from rakka_sim.hardware.presets import preset
-from rakka_sim.hardware.rings import best_ring, packed_rings
+from rakka_sim.hardware.rings import best_ring
 
 Matrix = list[list[int]]
 

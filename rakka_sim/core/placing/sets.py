@@ -6,24 +6,28 @@ Sets are bit masks: GPU i is 1 << i. "Best" means cheapest, then what leaves mos
 from __future__ import annotations
 
 from collections.abc import Hashable
-from itertools import combinations
+from functools import cached_property
 from math import comb, prod
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 
-from rakka_sim.core.placing.shapes import Shape, twins
-from rakka_sim.errors import NotBuilt
+from rakka_sim.core.placing.shapes import Shape, surveyed, twins
+from rakka_sim.core.placing.sized import Sized
+from rakka_sim.errors import InvariantBroken, NotBuilt
+from rakka_sim.hardware import subsets
+from rakka_sim.hardware.subsets import Array, sets_of
 
 Pick = Literal["best", "lowest", "blind"]
 Best = tuple[float, int, int]  # cost (s), flexibility left, mask
-_Array = np.ndarray[Any, Any]
 
 # The sizes that flexibility and fragmentation count with: those that tensor parallelism uses.
 SIZES = (1, 2, 4, 8, 16)
 # Up to here every subset is in a table; beyond, GPUs must fall into few classes of interchangeable ones.
-TABLED_GPUS = 16
+TABLED_GPUS = subsets.MOST
 MAX_CANDIDATES = 20_000
+# So many sets that looking for interchangeable GPUs costs less than looking at each.
+MANY = 64
 
 
 def mask_of(gpus: tuple[int, ...]) -> int:
@@ -49,6 +53,11 @@ def fragmentation(free: int, sizes: tuple[int, ...]) -> float:
     return sum(free for size in sizes if free < size) / len(sizes) if sizes else 0.0
 
 
+def _rounded(seconds: float) -> float:
+    """To the picosecond: sets that differ by the order of additions are equally good."""
+    return round(seconds, 12)
+
+
 class SetTable:
     """The sets of one kind of machine, for collectives of one message size (bytes). Made by `Tables`."""
 
@@ -57,11 +66,17 @@ class SetTable:
         self.nbytes = nbytes
         self.everything = (1 << shape.count) - 1
         self.sizes = tuple(size for size in SIZES if size <= shape.count)
-        self._classes = [mask_of(members) for members in twins(shape)]
-        self._islands = [mask_of(island) for island in shape.islands]
         self._costs: dict[tuple[int, ...], float] = {}
         self._best: dict[tuple[int, int, bool, int], Best | None] = {}
-        self._packed: dict[tuple[int, int], int] = {}
+        self._packed: dict[tuple[tuple[int, ...], int], int] = {}
+
+    @cached_property
+    def _classes(self) -> list[int]:
+        return [mask_of(members) for members in twins(self._shape)]
+
+    @cached_property
+    def _islands(self) -> list[int]:
+        return [mask_of(island) for island in self._shape.islands]
 
     def state(self, free: int) -> tuple[int, ...]:
         """`free` up to interchange of GPUs: equal states have equal costs, flexibility and room."""
@@ -83,8 +98,7 @@ class SetTable:
         cost = self._costs.get(state)
         if cost is None:
             gpus = gpus_of(mask)
-            # To the picosecond: sets that differ by the order of additions are equally good.
-            cost = 0.0 if len(gpus) < 2 else round(self._shape.set_cost(gpus, self.nbytes), 12)
+            cost = 0.0 if len(gpus) < 2 else _rounded(self._shape.set_cost(gpus, self.nbytes))
             self._costs[state] = cost
         return cost
 
@@ -109,10 +123,7 @@ class SetTable:
         return self._best[key]
 
     def _search(self, free: int, size: int, island: bool, sets: int) -> Best | None:
-        ways = self.within(self.ways(free, size)) if island else self.ways(free, size)
-        if island and sets > 1 and ways:
-            wanted = min(sets, self.packed(free, size)) - 1
-            ways = [mask for mask in ways if self.packed(free & ~mask, size) >= wanted]
+        ways = self._roomy(free, size, sets) if island else self.ways(free, size)
         if not ways:
             return None
         cheapest = min(self.cost(mask) for mask in ways)
@@ -120,20 +131,28 @@ class SetTable:
         most = max(left.values())
         return cheapest, most, min((mask for mask in left if left[mask] == most), key=gpus_of)
 
+    def _roomy(self, free: int, size: int, sets: int) -> list[int]:
+        """The sets within islands that leave room for others, `sets` in all if there is room for so many."""
+        ways = self.within(self.ways(free, size))
+        if sets > 1 and ways:
+            wanted = min(sets, self.packed(free, size)) - 1
+            ways = [mask for mask in ways if self.packed(free & ~mask, size) >= wanted]
+        return ways
+
     def within(self, ways: list[int]) -> list[int]:
         """Those sets that lie within one island."""
         return [mask for mask in ways if any(mask & ~island == 0 for island in self._islands)]
 
     def packed(self, free: int, size: int) -> int:
         """The most sets of `size` free GPUs, each within one island, that fit at once."""
-        known = self._packed.get((free, size))
+        known = self._packed.get((self.state(free), size))
         if known is None:
             known = 0
             for mask in self.within(self.ways(free, size)) if free.bit_count() >= size else ():
                 known = max(known, 1 + self.packed(free & ~mask, size))
                 if known == free.bit_count() // size:
                     break
-            self._packed[free, size] = known
+            self._packed[self.state(free), size] = known
         return known
 
     def loss(self, free: int, mask: int) -> int:
@@ -151,47 +170,90 @@ class TabledSets(SetTable):
 
     def __init__(self, shape: Shape, nbytes: int) -> None:
         super().__init__(shape, nbytes)
-        self._sets: dict[int, tuple[_Array, _Array]] = {}
-        self._flex: _Array | None = None
+        self._sized: dict[int, Sized] = {}
+        self._from: dict[int, dict[int, list[int]]] = {}
+        self._flex: Array | None = None
 
     def ways(self, free: int, size: int) -> list[int]:
-        masks, _ = self._table(size)
+        masks = sets_of(self._shape.count, size)
         return [int(mask) for mask in masks[(masks & ~free) == 0]]
+
+    def packed(self, free: int, size: int) -> int:
+        most, key = free.bit_count() // size, (self.state(free), size)
+        if most and key not in self._packed:
+            first = free & -free  # either it is in one of them, or in none
+            found = 0
+            for mask in self._within_from(size).get(first, ()):
+                if mask & ~free == 0:
+                    found = max(found, 1 + self.packed(free & ~mask, size))
+                    if found == most:
+                        break
+            else:
+                found = max(found, self.packed(free & ~first, size))
+            self._packed[key] = found
+        return self._packed[key] if most else 0
+
+    def _within_from(self, size: int) -> dict[int, list[int]]:
+        """The sets within an island by the first GPU of each (its bit)."""
+        if size not in self._from:
+            found = self._from[size] = {}
+            for mask in self.within(self.ways(self.everything, size)):
+                found.setdefault(mask & -mask, []).append(mask)
+        return self._from[size]
 
     def flexibility(self, free: int) -> int:
         return int(self._flexibilities()[free])
 
-    def _table(self, size: int) -> tuple[_Array, _Array]:
-        """All sets of `size`, in order of their ordinals, and their costs."""
-        if size not in self._sets:
-            listed = [mask_of(gpus) for gpus in combinations(range(self._shape.count), size)]
-            costs = np.array([self.cost(mask) for mask in listed])
-            self._sets[size] = np.array(listed, dtype=np.int64), costs
-        return self._sets[size]
+    def _table(self, size: int) -> Sized:
+        if size not in self._sized:
+            masks, shape = sets_of(self._shape.count, size), self._shape
+            if surveyed(shape) and len(masks) > 1:
+                found = shape.set_costs(size, self.nbytes)
+                costs, sure = np.array([_rounded(cost) for cost in found.seconds])[found.which], found.sure.copy()
+            else:
+                costs, sure = np.array([self.cost(int(mask)) for mask in masks]), np.ones(len(masks), dtype=bool)
+            self._sized[size] = Sized(masks, costs, sure, self._settle)
+        return self._sized[size]
 
-    def _flexibilities(self) -> _Array:
+    def _settle(self, masks: Array) -> Array:
+        """The costs of sets that a survey left open; of many, one of each kind up to interchange."""
+        shape = self._shape
+        if not surveyed(shape):
+            raise InvariantBroken("placement", "costs left open by a shape that gave none")
+        first = which = np.arange(len(masks))
+        if len(masks) > MANY:
+            state = np.zeros(len(masks), dtype=np.int64)
+            for members in self._classes:
+                state = state * (members.bit_count() + 1) + np.bitwise_count(masks & members)
+            _, first, which = np.unique(state, return_index=True, return_inverse=True)
+        return np.array([_rounded(cost) for cost in shape.settled(masks[first], self.nbytes)])[which]
+
+    def _flexibilities(self) -> Array:
         if self._flex is None:
-            table = np.zeros(1 << self._shape.count, dtype=np.int64)
+            count = self._shape.count
+            table = np.zeros(1 << count, dtype=np.int64)
             for size in self.sizes:
-                masks, costs = self._table(size)
-                table[masks[costs == costs.min()]] = 1
-            for gpu in range(self._shape.count):  # the sum over all subsets, one GPU after another
+                # One GPU is as good as another, and all of them are one set: nothing to work out.
+                alike = size in (1, count)
+                table[sets_of(count, size) if alike else self._table(size).cheapest(slice(None))[1]] = 1
+            for gpu in range(count):  # the sum over all subsets, one GPU after another
                 without_and_with = table.reshape(-1, 2, 1 << gpu)
                 without_and_with[:, 1, :] += without_and_with[:, 0, :]
             self._flex = table
         return self._flex
 
     def _search(self, free: int, size: int, island: bool, sets: int) -> Best | None:
+        table = self._table(size)
+        fitting = np.flatnonzero((table.masks & ~free) == 0)
         if island:
-            return super()._search(free, size, island, sets)
-        masks, costs = self._table(size)
-        fitting = (masks & ~free) == 0
-        masks, costs = masks[fitting], costs[fitting]
-        cheapest = costs.min()
-        masks = masks[costs == cheapest]
+            ways = dict.fromkeys(self._roomy(free, size, sets))
+            fitting = fitting[[mask in ways for mask in table.masks[fitting].tolist()]]
+        if not len(fitting):
+            return None
+        cheapest, masks = table.cheapest(fitting)
         left = self._flexibilities()[free & ~masks]
         at = int(left.argmax())  # the first of them: the lowest ordinals
-        return float(cheapest), int(left[at]), int(masks[at])
+        return cheapest, int(left[at]), int(masks[at])
 
 
 class CountedSets(SetTable):

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Hashable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol, TypeGuard
+
+if TYPE_CHECKING:
+    from rakka_sim.hardware.set_costs import SetCosts
+    from rakka_sim.hardware.subsets import Array
 
 
 class Shape(Protocol):
@@ -47,6 +51,23 @@ class Fabric(Protocol):
         None for a GPU that is not joined.
         """
         ...
+
+
+class Surveyed(Protocol):
+    """A shape that can also say what all sets of a size cost at once, for up to 16 GPUs."""
+
+    def set_costs(self, size: int, message_bytes: int) -> SetCosts:
+        """What `set_cost` is for each set of `size` GPUs, those of lowest ordinals first, or less where not `sure`."""
+        ...
+
+    def settled(self, masks: Array, message_bytes: int) -> list[float]:
+        """What `set_cost` is for sets (masks) of one size that were not sure."""
+        ...
+
+
+def surveyed(shape: object) -> TypeGuard[Surveyed]:
+    """Whether a shape is such a one."""
+    return hasattr(shape, "set_costs")
 
 
 @dataclass(frozen=True, slots=True)
