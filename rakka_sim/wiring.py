@@ -18,6 +18,7 @@ from rakka_sim.actors.worker import Launch, Runner
 from rakka_sim.config.gpus import GIB
 from rakka_sim.config.models import hf_config, model_spec
 from rakka_sim.config.scenario import TimeModel
+from rakka_sim.core.ahead import AheadBatcher
 from rakka_sim.core.batching import Batcher, BatchingLimits
 from rakka_sim.core.feed import TokenFeed
 from rakka_sim.core.kv import KvCache
@@ -98,7 +99,7 @@ def modelled(
         time_model or TimeModel(), plan.model, plan.device, engine, deployment.gpus_per_replica, plan.group
     )
     overhead = HOST_OVERHEAD_S if engine.host_overhead_us is None else engine.host_overhead_us * 1e-6
-    return lambda: ModelledRunner(times, overhead)
+    return lambda: ModelledRunner(times, overhead, engine.async_scheduling)
 
 
 def lockstep(
@@ -119,6 +120,8 @@ def live(deployment: Deployment, node: Node, plan: EnginePlan) -> Callable[[], R
     """A runner in processes of this machine, whose steps take the time that they take."""
     if deployment.placement.mig:
         raise NotBuilt(f"live mode on a MIG slice ({deployment.placement.mig})", "choose a whole GPU")
+    if deployment.engine.async_scheduling:
+        raise NotBuilt("live mode with async_scheduling", "leave it off, or simulate")
     from rakka_sim.engines.processes import ProcessRunner
     from rakka_sim.engines.torch.architecture import architecture_of
 
@@ -235,7 +238,8 @@ def _engine(
 ) -> EngineCore:
     engine = deployment.engine
     kv = KvCache(plan.kv_blocks, engine.block_size, engine.enable_prefix_caching)
-    batcher = Batcher(plan.limits, kv, runs=engine.runs_of_steps)
+    ahead = engine.async_scheduling
+    batcher = AheadBatcher(plan.limits, kv) if ahead else Batcher(plan.limits, kv, runs=engine.runs_of_steps)
     return EngineCore(me, batcher, launch, log, _feed(deployment, plan, kv) if real_tokens else None)
 
 

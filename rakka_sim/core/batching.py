@@ -48,8 +48,8 @@ class Batcher:
         self._sequences: dict[int, Sequence] = {}
         self._waiting = WaitingQueue()
         self._running: list[Sequence] = []  # by priority, then in order of their seating
-        self._plan: StepPlan | None = None
-        self._flight: list[Sequence] = []  # the sequences of that plan's rows
+        self._plan: StepPlan | None = None  # in flight
+        self._flight: list[Sequence] = []  # its rows' sequences
         self._head: Sequence | None = None  # who was next in the queue when it was made
         self._cut = False  # a row of it has been cancelled
         self._events: list[Event] = []
@@ -91,7 +91,10 @@ class Batcher:
         del self._sequences[seq.request_id]
         if seq.running:
             seq.running = False
-            self._kv.free(seq.request_id)
+            self._give_back(seq)
+
+    def _give_back(self, seq: Sequence) -> None:
+        self._kv.free(seq.request_id)
 
     def flush(self) -> list[Event]:
         """Report what has been kept back so far of requests that are not streamed."""
@@ -125,10 +128,7 @@ class Batcher:
 
     @property
     def run_must_end(self) -> bool:
-        """Whether the run in flight is to end at its next boundary, because of what came or went since it began.
-
-        It is if a row has been cancelled, or if a seat is free and somebody else is next in the queue.
-        """
+        """Whether the run in flight is to end at its next boundary: a row is cancelled, or somebody else gets a seat."""
         if self._plan is None or self._plan.steps == 1:
             return False
         return self._cut or (len(self._running) < self.limits.seats and self._waiting.head() is not self._head)
