@@ -16,6 +16,7 @@ the default overheads: those engines are other versions, which schedule after a 
 from __future__ import annotations
 
 import argparse
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +32,7 @@ METRICS = ("ttft", "tpot", "e2e")
 # vLLM 0.19 with CUDA graphs and scheduling one step ahead; see above for how they were obtained.
 HOST_OVERHEAD_US = 0.0
 FRONTEND_OVERHEAD_US = 1000.0
-FIT_US = (0.0, 25.0, 50.0, 100.0, 150.0, 200.0, 300.0)
+FIT_US = (0.0, 500.0, 1000.0, 1500.0, 2000.0, 2500.0, 3000.0, 3500.0, 4000.0, 5000.0)
 PROFILES = {"RTX 4090": "RTX4090-Llama-3.1-8B-bf16-tp1", "RTX PRO 6000": "RTXPRO6000-Llama-3.1-8B-bf16-tp1"}
 # LLMServingSim 2.0 on the same runs, per cent (its validation page, 2026).
 PUBLISHED = {
@@ -56,7 +57,11 @@ def overheads(host_us: float | None = None) -> dict[str, float]:
 
 def compare(run: recorded.Recorded, gpu: str, time_model: dict[str, Any], host_us: float | None = None) -> Any:
     """One run, simulated: metric -> statistic -> real, sim and error; and what else tells how good the replay is."""
-    report = rakka_sim.run(recorded.scenario(run, gpu, time_model, overheads(host_us)), progress=False)
+    with tempfile.TemporaryDirectory() as folder:
+        trace = Path(folder) / "requests.jsonl"
+        recorded.write_trace(run, recorded.turns(), trace)
+        given = recorded.scenario(run, gpu, time_model, overheads(host_us), trace)
+        report = rakka_sim.run(given, progress=False)
     wall = report.wall_s or 1.0
     frame = report.requests.sort_values("arrival_s")
     figures: dict[str, Any] = {}
@@ -76,6 +81,7 @@ def compare(run: recorded.Recorded, gpu: str, time_model: dict[str, Any], host_u
         "kv_blocks": report.log.replicas[0].kv_blocks,
         "first_ttft_ms": {"real": float(run.latencies["ttft"][0]), "sim": float(frame["ttft_ms"].iloc[0])},
         "makespan_s": {"real": span, "sim": float(report.summary()["simulated_s"])},
+        "prefix_hits_sim": int(frame["cached_tokens"].sum()),
         "preemptions_sim": int(report.summary()["preemptions"]),
         "preempted_mean": {"real": float(seen.mean()), "sim": float(ours_seen.mean())},
         "preempted_max": {"real": int(seen.max()), "sim": int(ours_seen.max())},
