@@ -99,7 +99,7 @@ def write_trace(run: Recorded, shared: dict[int, tuple[int, int]], file: Path) -
 
 
 def scenario(
-    run: Recorded, gpu: str, time_model: dict[str, Any], overheads: dict[str, float], trace: Path
+    run: Recorded, gpu: str, time_model: dict[str, Any], overheads: dict[str, float], trace: Path, ahead: bool = True
 ) -> dict[str, Any]:
     """The run's own settings, with the requests of `trace`; the KV blocks as it resolved them, where it says so.
 
@@ -108,7 +108,7 @@ def scenario(
     """
     given = run.meta["engine_kwargs"]
     engine = {name: given[name] for name in SETTINGS if given[name] is not None}
-    engine["async_scheduling"] = True
+    engine["async_scheduling"] = ahead
     blocks = run.meta.get("kv_cache", {}).get("num_gpu_blocks")
     if blocks is not None:
         engine["num_gpu_blocks"] = blocks - 1

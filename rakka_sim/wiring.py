@@ -238,8 +238,8 @@ def _engine(
 ) -> EngineCore:
     engine = deployment.engine
     kv = KvCache(plan.kv_blocks, engine.block_size, engine.enable_prefix_caching)
-    ahead = engine.async_scheduling
-    batcher = AheadBatcher(plan.limits, kv) if ahead else Batcher(plan.limits, kv, runs=engine.runs_of_steps)
+    kind = AheadBatcher if engine.async_scheduling else Batcher
+    batcher = kind(plan.limits, kv, runs=engine.runs_of_steps)
     return EngineCore(me, batcher, launch, log, _feed(deployment, plan, kv) if real_tokens else None)
 
 

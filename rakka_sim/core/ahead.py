@@ -28,39 +28,44 @@ from rakka_sim.values import FinishReason, StepPlan
 class _Queue(WaitingQueue):
     """A queue whose newest are counted but not called yet."""
 
-    __slots__ = ("_unseen",)
+    __slots__ = ("unseen",)
 
     def __init__(self) -> None:
         super().__init__()
-        self._unseen: dict[int, Sequence] = {}
+        self.unseen: dict[int, Sequence] = {}
 
     def __len__(self) -> int:
-        return super().__len__() + len(self._unseen)
+        return super().__len__() + len(self.unseen)
 
     def __iter__(self) -> Iterator[Sequence]:
-        return chain(super().__iter__(), self._unseen.values())
+        return chain(super().__iter__(), self.unseen.values())
 
     def hide(self, seq: Sequence) -> None:
         """It has come too late for the next call."""
         self.remove(seq)
-        self._unseen[seq.request_id] = seq
+        self.unseen[seq.request_id] = seq
 
     def show(self) -> None:
         """All may be called from here on."""
-        for seq in self._unseen.values():
+        for seq in self.unseen.values():
             self.push(seq)
-        self._unseen.clear()
+        self.unseen.clear()
 
     def remove(self, seq: Sequence) -> None:
-        if self._unseen.pop(seq.request_id, None) is None:
+        if self.unseen.pop(seq.request_id, None) is None:
             super().remove(seq)
 
 
 class AheadBatcher(Batcher):
-    """A `Batcher` that knows less than it could. It plans step by step: a run would notice its end one step late."""
+    """A `Batcher` that knows less than it could.
 
-    def __init__(self, limits: BatchingLimits, kv: KvCache) -> None:
-        super().__init__(limits, kv, runs=False)
+    A run is planned only by who knows all, and ends with the step in which somebody comes who might have a seat: the
+    step after it is planned without them. Where all seats are taken nobody needs to look, since those of whoever ends
+    the run are held for one step more.
+    """
+
+    def __init__(self, limits: BatchingLimits, kv: KvCache, runs: bool = True) -> None:
+        super().__init__(limits, kv, runs)
         self._waiting: _Queue = _Queue()
         self._over: list[Sequence] = []  # they ended with the last step, in the order in which they were seated
         self._before: list[int] = []  # how many of those running were seated before each of them
@@ -72,6 +77,8 @@ class AheadBatcher(Batcher):
     def plan(self) -> StepPlan | None:
         if self._plan is not None:
             raise InvariantBroken("batcher", "a plan is in flight already")
+        if not self._over and not self._waiting.unseen and self._plan_run():
+            return self._plan
         for _ in range(2):
             self._plan_step()
             self._catch_up()
@@ -79,6 +86,13 @@ class AheadBatcher(Batcher):
                 return self._plan
         self._plan = None
         return None
+
+    @property
+    def run_must_end(self) -> bool:
+        if super().run_must_end:
+            return True
+        in_a_run = self._plan is not None and self._plan.steps > 1
+        return in_a_run and bool(self._waiting.unseen) and len(self._running) < self.limits.seats
 
     def _catch_up(self) -> None:
         """A step is planned; what has happened meanwhile is known to whoever plans the one after it."""

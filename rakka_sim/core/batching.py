@@ -2,9 +2,8 @@
 
 vLLM V1's scheduler. There are no phases: each sequence has `computed` tokens that chase its `total` ones. A step has a
 budget of tokens. Running sequences take their share first, in order; a waiting one is seated while budget, seats and
-blocks last. One that finds no block takes the last running one's, which is computed again later.
-
-Decode steps that are sure to be alike are planned as one run (`core.runs`). `plan` and `commit` alternate.
+blocks last. One that finds no block takes the last running one's, which is computed again later. Decode steps that are
+sure to be alike are planned as one run (`core.runs`). `plan` and `commit` alternate.
 """
 
 from __future__ import annotations
@@ -48,8 +47,8 @@ class Batcher:
         self._sequences: dict[int, Sequence] = {}
         self._waiting = WaitingQueue()
         self._running: list[Sequence] = []  # by priority, then in order of their seating
-        self._plan: StepPlan | None = None  # in flight
-        self._flight: list[Sequence] = []  # its rows' sequences
+        self._plan: StepPlan | None = None
+        self._flight: list[Sequence] = []  # the sequences of that plan's rows
         self._head: Sequence | None = None  # who was next in the queue when it was made
         self._cut = False  # a row of it has been cancelled
         self._events: list[Event] = []
@@ -117,18 +116,20 @@ class Batcher:
         """What to compute next; None when there is nothing to compute."""
         if self._plan is not None:
             raise InvariantBroken("batcher", "a plan is in flight already")
+        if not self._plan_run() and self._sequences:
+            self._plan_step()
+            self._head = self._waiting.head()
+        return self._plan
+
+    def _plan_run(self) -> bool:
         if self._runs and self._running:
             self._plan = plan_run(self._running, self._waiting, self.limits, self._kv)
-        if self._plan is not None:
-            self._flight = self._running.copy()
-        elif self._sequences:
-            self._plan_step()
-        self._head = self._waiting.head()
-        return self._plan
+            self._flight, self._head = self._running.copy(), self._waiting.head()
+        return self._plan is not None
 
     @property
     def run_must_end(self) -> bool:
-        """Whether the run in flight is to end at its next boundary: a row is cancelled, or somebody else gets a seat."""
+        """Whether the run in flight is to end at its next boundary: a row is cancelled, or somebody may get a seat."""
         if self._plan is None or self._plan.steps == 1:
             return False
         return self._cut or (len(self._running) < self.limits.seats and self._waiting.head() is not self._head)

@@ -47,6 +47,13 @@ def started(plan: StepPlan, start: float) -> ModelledJob:
     return job
 
 
+def test_a_host_that_is_ahead_costs_nothing_in_steps_of_decode_rows_alone() -> None:
+    alone, mixed = decode_plan([7, 9]), plan_of([StepRow(0, 1, 7, True), StepRow(1, 5, 0, True)])
+    for plan, hidden in ((alone, HOST_S), (mixed, 0.0)):
+        late, ahead = (ModelledRunner(MODEL, HOST_S, ahead).job(plan).ends_at(1.0, RNG) for ahead in (False, True))
+        assert late - ahead == pytest.approx(hidden, abs=1e-12)
+
+
 def stepped(contexts: list[int], steps: int, start: float, cuts: list[float]) -> list[float]:
     """Boundaries of `steps` single steps, stopping at the first boundary at or after a cut."""
     times: list[float] = []
