@@ -20,10 +20,10 @@ from rakka_sim.actors.worker import Launch, Runner
 from rakka_sim.config.gpus import GIB
 from rakka_sim.config.models import hf_config, model_spec
 from rakka_sim.config.scenario import TimeModel
-from rakka_sim.core.ahead import AheadBatcher
 from rakka_sim.core.batching import Batcher, BatchingLimits
 from rakka_sim.core.feed import TokenFeed
 from rakka_sim.core.kv import KvCache
+from rakka_sim.core.pipelined import PipelinedBatcher
 from rakka_sim.core.placing import NodeFacts
 from rakka_sim.core.placing import make_policy as make_placing
 from rakka_sim.core.routing import make_policy
@@ -277,7 +277,7 @@ def _engine(
 ) -> EngineCore:
     engine = deployment.engine
     kv = KvCache(plan.kv_blocks, engine.block_size, engine.enable_prefix_caching)
-    kind = AheadBatcher if engine.async_scheduling else Batcher
+    kind = PipelinedBatcher if engine.async_scheduling else Batcher
     batcher = kind(plan.limits, kv, runs=engine.runs_of_steps)
     return EngineCore(me, batcher, launch, log, _feed(deployment, plan, kv) if real_tokens else None)
 

@@ -1,7 +1,7 @@
 """Planning one step ahead, against vLLM's own loop: two steps under way, and results that are awaited afterwards.
 
 The oracle schedules a step while the one before it is computed, counts tokens that are not there yet, and skips who
-will have ended. `AheadBatcher` does none of this, and must compute the same steps.
+will have ended. `PipelinedBatcher` does none of this, and must compute the same steps.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rakka_sim.core.ahead import AheadBatcher
 from rakka_sim.core.batching import Batcher, BatchingLimits, SequenceSpec
 from rakka_sim.core.kv import KvCache
+from rakka_sim.core.pipelined import PipelinedBatcher
 from rakka_sim.values import FinishReason
 
 Rows = list[tuple[int, int, int]]  # request, tokens, tokens computed before
@@ -179,7 +179,7 @@ def workloads(draw: st.DrawFn) -> tuple[BatchingLimits, int, Arrivals]:
 @given(workloads())
 def test_the_steps_are_those_of_the_loop(given_: tuple[BatchingLimits, int, Arrivals]) -> None:
     limits, blocks, arrivals = given_
-    batcher = AheadBatcher(limits, KvCache(blocks, SIZE, prefix_caching=False), runs=False)
+    batcher = PipelinedBatcher(limits, KvCache(blocks, SIZE, prefix_caching=False), runs=False)
     assert by_the_batcher(batcher, arrivals) == by_the_loop(limits, blocks, arrivals)[0]
 
 
@@ -187,7 +187,7 @@ def test_a_seat_is_free_a_step_late_and_who_comes_waits_for_a_step() -> None:
     """B is there before the second step ends, but not before it begins; C takes A's seat one step after A's last."""
     arrivals = [(-1, 3, 2), (0, 2, 4), (1, 1, 1)]
     limits = BatchingLimits(2, 8, 40)
-    late = by_the_batcher(AheadBatcher(limits, KvCache(10, SIZE), runs=False), arrivals)
+    late = by_the_batcher(PipelinedBatcher(limits, KvCache(10, SIZE), runs=False), arrivals)
     at_once = by_the_batcher(Batcher(limits, KvCache(10, SIZE), runs=False), arrivals)
     assert late == [
         [(1, 3, 0)],
@@ -203,7 +203,7 @@ def test_a_seat_is_free_a_step_late_and_who_comes_waits_for_a_step() -> None:
 def test_who_is_over_gives_its_blocks_first() -> None:
     """A and B hold both blocks. A needs one more when B is over: nobody who runs is preempted, C comes a step later."""
     limits, arrivals = BatchingLimits(3, 12, 12), [(-1, 4, 4), (-1, 3, 1), (-1, 4, 1)]
-    steps = by_the_batcher(AheadBatcher(limits, KvCache(2, SIZE, prefix_caching=False), runs=False), arrivals)
+    steps = by_the_batcher(PipelinedBatcher(limits, KvCache(2, SIZE, prefix_caching=False), runs=False), arrivals)
     assert steps == by_the_loop(limits, 2, arrivals)[0]
     assert steps[:3] == [[(1, 4, 0), (2, 3, 0)], [(1, 1, 4)], [(1, 1, 5)]]
     assert [(3, 4, 0)] in steps[3:]
@@ -212,7 +212,7 @@ def test_who_is_over_gives_its_blocks_first() -> None:
 def test_nobody_is_seated_in_a_step_that_has_preempted() -> None:
     """Nor if that was B, who is over: of its two blocks A takes one, and C has the other a step later."""
     limits, arrivals = BatchingLimits(3, 12, 12), [(-1, 4, 4), (-1, 7, 1), (-1, 3, 1)]
-    steps = by_the_batcher(AheadBatcher(limits, KvCache(3, SIZE, prefix_caching=False), runs=False), arrivals)
+    steps = by_the_batcher(PipelinedBatcher(limits, KvCache(3, SIZE, prefix_caching=False), runs=False), arrivals)
     assert steps == by_the_loop(limits, 3, arrivals)[0]
     assert steps[:3] == [[(1, 4, 0), (2, 7, 0)], [(1, 1, 4)], [(1, 1, 5), (3, 3, 0)]]
 
@@ -221,12 +221,14 @@ def test_preemption_is_among_what_was_tried() -> None:
     limits, arrivals = BatchingLimits(3, 12, 24), [(-1, 7, 9), (0, 6, 9), (1, 5, 9)]
     steps, preemptions = by_the_loop(limits, 6, arrivals)
     assert preemptions > 0
-    assert by_the_batcher(AheadBatcher(limits, KvCache(6, SIZE, prefix_caching=False), runs=False), arrivals) == steps
+    assert (
+        by_the_batcher(PipelinedBatcher(limits, KvCache(6, SIZE, prefix_caching=False), runs=False), arrivals) == steps
+    )
 
 
 @pytest.mark.parametrize("waits", [True, False], ids=["in the queue", "in a step"])
 def test_who_cancels_is_gone(waits: bool) -> None:
-    batcher = AheadBatcher(BatchingLimits(1, 8, 40), KvCache(10, SIZE))
+    batcher = PipelinedBatcher(BatchingLimits(1, 8, 40), KvCache(10, SIZE))
     batcher.add(SequenceSpec(1, 3, 5, ((1, 3),)))
     batcher.plan()
     batcher.add(SequenceSpec(2, 3, 5, ((2, 3),)))
@@ -240,7 +242,7 @@ def test_who_cancels_is_gone(waits: bool) -> None:
 
 
 def test_a_lost_device_forgets_who_was_over() -> None:
-    batcher = AheadBatcher(BatchingLimits(2, 8, 40), KvCache(10, SIZE))
+    batcher = PipelinedBatcher(BatchingLimits(2, 8, 40), KvCache(10, SIZE))
     for number, output in ((1, 1), (2, 5)):
         batcher.add(SequenceSpec(number, 3, output, ((number, 3),)))
     batcher.plan()

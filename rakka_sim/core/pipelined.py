@@ -56,7 +56,7 @@ class _Queue(WaitingQueue):
             super().remove(seq)
 
 
-class AheadBatcher(Batcher):
+class PipelinedBatcher(Batcher):
     """A `Batcher` that knows less than it could.
 
     A run is planned only by who knows all, and ends with the step in which somebody comes who might have a seat: the
