@@ -7,6 +7,7 @@ arrival, and the front end's own (unknown) least share is left out on both sides
 
 from __future__ import annotations
 
+import csv
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +20,8 @@ from rakka_sim.report.report import Report
 Array = np.ndarray[Any, Any]
 
 GPUS = {"RTX 4090": "RTX4090-Llama-3.1-8B", "RTX PRO 6000": "RTXPRO6000-Llama-3.1-8B"}
+TURNS = Path(__file__).parent / "data" / "sharegpt_300_turns.csv"
+BLOCK = 16  # tokens
 SETTINGS = ("max_num_seqs", "max_num_batched_tokens", "max_model_len", "dtype", "kv_cache_dtype")
 SEED = 0
 
@@ -29,6 +32,7 @@ class Recorded:
 
     folder: Path
     meta: dict[str, Any]
+    prompt: Array
     arrival: Array
     scheduled: Array
     first_token: Array
@@ -42,7 +46,7 @@ class Recorded:
         of = {name: np.array([row[name] for row in rows]) for name in rows[0] if name != "request_id"}
         arrival = of["arrival_time"] + (of["queued_ts"] - of["arrival_time"]).min()
         scheduled, first, last = (of[f"{name}_ts"] - arrival[0] for name in ("scheduled", "first_token", "last_token"))
-        return cls(folder, meta, arrival - arrival[0], scheduled, first, last, of["output_toks"])
+        return cls(folder, meta, of["input_toks"], arrival - arrival[0], scheduled, first, last, of["output_toks"])
 
     @property
     def latencies(self) -> dict[str, Array]:
@@ -72,13 +76,39 @@ def _begun(times: Array, at: Array) -> Array:
     return np.searchsorted(np.sort(times), at, side="right")
 
 
-def scenario(run: Recorded, gpu: str, time_model: dict[str, Any], overheads: dict[str, float]) -> dict[str, Any]:
-    """The run's own settings and requests; the KV blocks as it resolved them, where it says so.
+def turns(file: Path = TURNS) -> dict[int, tuple[int, int]]:
+    """Request -> the earlier one that it begins like, and the number of tokens."""
+    with file.open(encoding="utf-8", newline="") as lines:
+        rows = csv.DictReader(line for line in lines if not line.startswith("#"))
+        return {int(row["request"]): (int(row["continues"]), int(row["shared_tokens"])) for row in rows}
 
-    One of the blocks that vLLM reports is its null block, which no request can hold.
+
+def write_trace(run: Recorded, shared: dict[int, tuple[int, int]], file: Path) -> None:
+    """The run's requests as a trace whose prompts share those blocks; the others are nobody else's."""
+    hashes: list[list[int]] = []
+    new = 0
+    with file.open("w", encoding="utf-8") as out:
+        for number, (prompt, output, at) in enumerate(zip(run.prompt, run.output, run.arrival, strict=True)):
+            earlier, tokens = shared.get(number, (0, 0))
+            blocks = hashes[earlier][: tokens // BLOCK] if tokens else []
+            more = -(-int(prompt) // BLOCK) - len(blocks)
+            hashes.append([*blocks, *range(new, new + more)])
+            new += more
+            row = {"timestamp": at * 1e3, "input_length": int(prompt), "output_length": int(output)}
+            out.write(json.dumps({**row, "hash_ids": hashes[-1]}) + "\n")
+
+
+def scenario(
+    run: Recorded, gpu: str, time_model: dict[str, Any], overheads: dict[str, float], trace: Path, ahead: bool = True
+) -> dict[str, Any]:
+    """The run's own settings, with the requests of `trace`; the KV blocks as it resolved them, where it says so.
+
+    One of the blocks that vLLM reports is its null block, which no request can hold. vLLM 0.19 schedules one step ahead
+    unless told otherwise.
     """
     given = run.meta["engine_kwargs"]
     engine = {name: given[name] for name in SETTINGS if given[name] is not None}
+    engine["async_scheduling"] = ahead
     blocks = run.meta.get("kv_cache", {}).get("num_gpu_blocks")
     if blocks is not None:
         engine["num_gpu_blocks"] = blocks - 1
@@ -96,7 +126,7 @@ def scenario(run: Recorded, gpu: str, time_model: dict[str, Any], overheads: dic
             }
         ],
         "workload": {
-            "trace": {"format": "vllm", "path": str(run.folder / "requests.jsonl")},
+            "trace": {"format": "mooncake", "path": str(trace), "hashed_tokens": BLOCK},
             "sampling": {"max_tokens": "output"},
         },
     }

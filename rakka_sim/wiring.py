@@ -24,6 +24,7 @@ from rakka_sim.config.scenario import TimeModel
 from rakka_sim.core.batching import Batcher, BatchingLimits
 from rakka_sim.core.feed import TokenFeed
 from rakka_sim.core.kv import KvCache
+from rakka_sim.core.pipelined import PipelinedBatcher
 from rakka_sim.core.placing import NodeBook, NodeFacts
 from rakka_sim.core.placing import make_policy as make_placing
 from rakka_sim.core.routing import make_policy
@@ -108,7 +109,7 @@ def modelled(
         time_model or TimeModel(), plan.model, plan.device, engine, deployment.gpus_per_replica, plan.group
     )
     overhead = HOST_OVERHEAD_S if engine.host_overhead_us is None else engine.host_overhead_us * 1e-6
-    return lambda: ModelledRunner(times, overhead)
+    return lambda: ModelledRunner(times, overhead, engine.async_scheduling)
 
 
 def lockstep(
@@ -133,6 +134,8 @@ def live(deployment: Deployment, node: Node, plan: EnginePlan) -> Callable[[], R
         where = " + ".join(str(ReplicaPart(*part)) for part in ((node.name, plan.gpus), *plan.others))
         remedy = "choose gpus that one node has: its processes are started on this machine alone"
         raise NotBuilt(f"live mode with a replica over several nodes ({deployment.name} on {where})", remedy)
+    if deployment.engine.async_scheduling:
+        raise NotBuilt("live mode with async_scheduling", "leave it off, or simulate")
     from rakka_sim.engines.processes import ProcessRunner
     from rakka_sim.engines.torch.architecture import architecture_of
 
@@ -299,7 +302,8 @@ def _engine(
 ) -> EngineCore:
     engine = deployment.engine
     kv = KvCache(plan.kv_blocks, engine.block_size, engine.enable_prefix_caching)
-    batcher = Batcher(plan.limits, kv, runs=engine.runs_of_steps)
+    kind = PipelinedBatcher if engine.async_scheduling else Batcher
+    batcher = kind(plan.limits, kv, runs=engine.runs_of_steps)
     return EngineCore(me, batcher, launch, log, _feed(deployment, plan, kv) if real_tokens else None)
 
 

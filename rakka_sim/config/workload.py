@@ -233,8 +233,13 @@ class Trace(_Checked):
     data_dirs: tuple[str, ...] = Field(default=(), description="where a dataset may lie, relative to the scenario file")
     offset_s: Seconds = Field(default=0.0, description="leave out what comes before, in the trace's own time")
     limit: PositiveInt | None = Field(default=None, description="use at most that many rows")
+    hashed_tokens: TokenCount | None = Field(
+        default=None, description="how many tokens of a prompt one hash of a mooncake trace stands for; default: 512"
+    )
 
     def _conflicts(self) -> Iterator[Conflict]:
+        if self.hashed_tokens is not None and "mooncake" not in (self.format, (self.dataset or "").partition("-")[0]):
+            yield ("hashed_tokens",), self.hashed_tokens, 'only with format "mooncake"'
         if (self.path is None) == (self.dataset is None):
             yield (), "neither" if self.path is None else "path and dataset", "one of: path, dataset"
         elif self.path is not None and self.format is None:

@@ -2,9 +2,8 @@
 
 vLLM V1's scheduler. There are no phases: each sequence has `computed` tokens that chase its `total` ones. A step has a
 budget of tokens. Running sequences take their share first, in order; a waiting one is seated while budget, seats and
-blocks last. One that finds no block takes the last running one's, which is computed again later.
-
-Decode steps that are sure to be alike are planned as one run (`core.runs`). `plan` and `commit` alternate.
+blocks last. One that finds no block takes the last running one's, which is computed again later. Decode steps that are
+sure to be alike are planned as one run (`core.runs`). `plan` and `commit` alternate.
 """
 
 from __future__ import annotations
@@ -91,7 +90,10 @@ class Batcher:
         del self._sequences[seq.request_id]
         if seq.running:
             seq.running = False
-            self._kv.free(seq.request_id)
+            self._give_back(seq)
+
+    def _give_back(self, seq: Sequence) -> None:
+        self._kv.free(seq.request_id)
 
     def flush(self) -> list[Event]:
         """Report what has been kept back so far of requests that are not streamed."""
@@ -114,21 +116,20 @@ class Batcher:
         """What to compute next; None when there is nothing to compute."""
         if self._plan is not None:
             raise InvariantBroken("batcher", "a plan is in flight already")
+        if not self._plan_run() and self._sequences:
+            self._plan_step()
+            self._head = self._waiting.head()
+        return self._plan
+
+    def _plan_run(self) -> bool:
         if self._runs and self._running:
             self._plan = plan_run(self._running, self._waiting, self.limits, self._kv)
-        if self._plan is not None:
-            self._flight = self._running.copy()
-        elif self._sequences:
-            self._plan_step()
-        self._head = self._waiting.head()
-        return self._plan
+            self._flight, self._head = self._running.copy(), self._waiting.head()
+        return self._plan is not None
 
     @property
     def run_must_end(self) -> bool:
-        """Whether the run in flight is to end at its next boundary, because of what came or went since it began.
-
-        It is if a row has been cancelled, or if a seat is free and somebody else is next in the queue.
-        """
+        """Whether the run in flight is to end at its next boundary: a row is cancelled, or somebody may get a seat."""
         if self._plan is None or self._plan.steps == 1:
             return False
         return self._cut or (len(self._running) < self.limits.seats and self._waiting.head() is not self._head)

@@ -76,19 +76,22 @@ class ModelledJob:
 
 
 class ModelledRunner:
-    """Makes jobs of plans. `host_overhead_s` passes between any two steps, whatever they compute (s)."""
+    """Makes jobs of plans. `host_overhead_s` passes between any two steps, whatever they compute (s); of a host that is
+    a step `ahead`, only before steps with a prefill row."""
 
-    __slots__ = ("_host_overhead_s", "_model", "_noise")
+    __slots__ = ("_ahead", "_host_overhead_s", "_model", "_noise")
 
-    def __init__(self, model: StepTimeModel, host_overhead_s: float) -> None:
+    def __init__(self, model: StepTimeModel, host_overhead_s: float, ahead: bool = False) -> None:
         self._model = model
         self._host_overhead_s = host_overhead_s
+        self._ahead = ahead
         residuals = getattr(model, "residuals", ())  # only a calibrated model knows how single steps scatter
         self._noise = Noise(residuals) if residuals else None
 
     def job(self, plan: StepPlan, feed: StepFeed | None = None) -> ModelledJob:
         """The work of one plan; which tokens it computes makes no difference."""
-        return ModelledJob(plan, self._model, self._host_overhead_s, self._noise)
+        hidden = self._ahead and not plan.prefill_tokens
+        return ModelledJob(plan, self._model, 0.0 if hidden else self._host_overhead_s, self._noise)
 
     def close(self) -> None:
         """There is no device to let go of."""

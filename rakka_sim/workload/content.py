@@ -21,7 +21,7 @@ from rakka_sim.values import Content
 
 PRIVATE, SESSION, PREFIX, BLOCK = range(4)
 
-# Mooncake's traces hash prompts in blocks of that many tokens; the last block of a prompt may be shorter.
+# Mooncake's traces hash prompts in blocks of that many tokens; others of its format, of a KV cache's blocks.
 HASHED_TOKENS = 512
 
 
@@ -30,10 +30,13 @@ def source_number(kind: int, thing: int) -> int:
     return thing * 4 + kind
 
 
-def hashed_content(blocks: Sequence[int], prompt_tokens: int, private: int) -> Content:
-    """One span per block (given as source numbers); an empty private span follows, which the output continues."""
-    last = prompt_tokens - HASHED_TOKENS * (len(blocks) - 1)
-    spans = [(block, HASHED_TOKENS) for block in blocks]
+def hashed_content(blocks: Sequence[int], prompt_tokens: int, private: int, hashed: int = HASHED_TOKENS) -> Content:
+    """One span per block of `hashed` tokens (given as source numbers), of which the last may be shorter.
+
+    An empty private span follows, which the output continues.
+    """
+    last = prompt_tokens - hashed * (len(blocks) - 1)
+    spans = [(block, hashed) for block in blocks]
     spans[-1] = (blocks[-1], last)
     spans.append((private, 0))
     return tuple(spans)

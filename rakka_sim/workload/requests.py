@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from rakka_sim.config.workload import SamplingConfig, WorkloadConfig
 from rakka_sim.errors import InvariantBroken
 from rakka_sim.values import Content, ExecuteBatch, Sampling
-from rakka_sim.workload.content import BLOCK, PREFIX, PRIVATE, SESSION, hashed_content, source_number
+from rakka_sim.workload.content import BLOCK, HASHED_TOKENS, PREFIX, PRIVATE, SESSION, hashed_content, source_number
 from rakka_sim.workload.conversation import Conversation
 from rakka_sim.workload.lengths import Body
 
@@ -22,6 +22,7 @@ class Requests:
         "_conversations",
         "_first",
         "_groups",
+        "_hashed",
         "_model",
         "_most",
         "_prefix_tokens",
@@ -41,6 +42,7 @@ class Requests:
         self._sampling = _sampling_for(config.sampling)
         self._prefix_tokens = config.prefix.tokens if config.prefix else 0
         self._groups = groups
+        self._hashed = (config.trace and config.trace.hashed_tokens) or HASHED_TOKENS
         self._bodies = bodies
         # One body ahead: whether there is a next request must be known before anybody asks for it.
         self._body = next(bodies, None)
@@ -63,7 +65,7 @@ class Requests:
         content: Content
         if blocks:
             shared = [source_number(BLOCK, self._nth(block)) for block in blocks]
-            content = hashed_content(shared, prompt, private)
+            content = hashed_content(shared, prompt, private, self._hashed)
         elif self._groups is not None:
             content = (*self._prefix(), (private, prompt))
             prompt += self._prefix_tokens

@@ -47,6 +47,7 @@ class ServingMachine(RuleBasedStateMachine):
                 "max_num_batched_tokens": st.integers(4, 64),
                 "frontend_overhead_us": st.sampled_from([0.0, 500.0]),
                 "runs_of_steps": st.booleans(),
+                "async_scheduling": st.booleans(),
                 "startup_s": st.sampled_from([0.0, 0.05]),
                 "block_size": st.just(4),
             }

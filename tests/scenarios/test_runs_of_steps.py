@@ -76,6 +76,7 @@ def engines(draw: st.DrawFn) -> dict[str, Any]:
         "max_num_batched_tokens": draw(st.sampled_from([8, 32, 64, 256])),
         "long_prefill_token_threshold": draw(st.sampled_from([0, 0, 20])),
         "enable_prefix_caching": draw(st.booleans()),
+        "async_scheduling": draw(st.booleans()),
         "frontend_overhead_us": draw(st.sampled_from([0.0, 333.3])),
         "startup_s": draw(st.sampled_from([0.0, 0.001])),
         "max_model_len": 512,

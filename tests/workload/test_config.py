@@ -43,6 +43,12 @@ def table(**changes: Any) -> dict[str, Any]:
         ({"trace": {**TRACE, "dataset": "d"}, "arrivals": {"kind": "trace"}}, "trace", "path and dataset", "one of"),
         ({"trace": {**TRACE, "format": "csv"}}, "trace.format", "csv", "'azure', 'mooncake'"),
         (
+            {"trace": {**TRACE, "hashed_tokens": 16}, "arrivals": {"kind": "trace"}},
+            "trace.hashed_tokens",
+            16,
+            'only with format "mooncake"',
+        ),
+        (
             {"trace": {"path": "s.json", "format": "sharegpt"}, "arrivals": None, "lengths": None},
             "arrivals.kind",
             "trace",

@@ -85,6 +85,14 @@ def test_mooncake_round_trip(folder: Path, rows: list[Any], extra: str) -> None:
     assert [row.at for row in got] == pytest.approx([row.at for row in expected], abs=1e-3)
 
 
+@given(tokens=st.integers(1, 100), prompts=st.lists(st.integers(1, 500), min_size=1, max_size=5))
+def test_a_mooncake_trace_may_hash_other_blocks(folder: Path, tokens: int, prompts: list[int]) -> None:
+    hashes = [tuple(range(-(-prompt // tokens))) for prompt in prompts]
+    lines = [mooncake(0, prompt, 1, blocks) for prompt, blocks in zip(prompts, hashes, strict=True)]
+    got = read(folder, "mooncake", "\n".join(lines), hashed_tokens=tokens)
+    assert got == [Row(prompt, 1, blocks, 0.0) for prompt, blocks in zip(prompts, hashes, strict=True)]
+
+
 @given(
     rows=ROWS_IN_SECONDS,
     names=st.sampled_from(

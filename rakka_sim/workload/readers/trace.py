@@ -6,6 +6,7 @@ What a format looks like may not be known here.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from functools import partial
 from itertools import islice
 from pathlib import Path
 
@@ -35,11 +36,14 @@ class TraceFile:
     Those of a short one are kept from the check on, so that it is read once.
     """
 
-    __slots__ = ("_kept", "_limit", "_offset_s", "_tally", "format", "path")
+    __slots__ = ("_kept", "_limit", "_offset_s", "_reader", "_tally", "format", "path")
 
     def __init__(self, config: Trace, base_dir: Path) -> None:
         """Raises UnknownName, DatasetMissing or InputError."""
         self.path, self.format = _locate(config, base_dir)
+        self._reader = READERS[self.format]
+        if config.hashed_tokens is not None:
+            self._reader = partial(mooncake.rows, hashed=config.hashed_tokens)
         self._offset_s, self._limit = config.offset_s, config.limit
         self._tally = Tally()
         self._kept: dict[bool, list[Row]] = {}  # by whether they are timed
@@ -53,7 +57,7 @@ class TraceFile:
         """The rows of the window, times counted from its start. Raises TraceError, InputError for an empty window."""
         if timed in self._kept:
             return iter(self._kept[timed])
-        found = READERS[self.format](self.path, timed or self._offset_s > 0, self._tally)
+        found = self._reader(self.path, timed or self._offset_s > 0, self._tally)
         if self._offset_s:
             found = self._after_offset(found)
         return islice(found, self._limit)
