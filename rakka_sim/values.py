@@ -200,7 +200,7 @@ class StepPlan:
     """What one step computes; `steps` > 1 is a run: that many identical decode steps in a row.
 
     `kv_blocks` are the blocks in use when the (first) step runs; `crossings[r]` is how many rows take a new block
-    at every step j of a run with j % block_size == r (empty where steps == 1).
+    at every step j of a run with j % block_size == r. A plan without them is a step that has its blocks already.
     """
 
     rows: Sequence[StepRow]
@@ -243,7 +243,8 @@ class StepOutcome:
     """What a runner made of a plan: the end time (s) of each step that ran, and the tokens where they are real.
 
     `tokens[request_id]` has one id per step that ran; modelled runners leave it empty. A sequence in `broken` got
-    logits that are no numbers at the last of these steps, which has no token for it.
+    logits that are no numbers at the last of these steps, which has no token for it. `goes_on`: the plan has ended as
+    planned, and the runner is at the one that was to follow it.
     """
 
     plan: StepPlan
@@ -251,6 +252,7 @@ class StepOutcome:
     times: np.ndarray[Any, Any]
     tokens: dict[int, list[int]] = field(default_factory=dict)
     broken: tuple[int, ...] = ()
+    goes_on: bool = False
 
 
 class StepJob(Protocol):

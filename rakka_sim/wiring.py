@@ -8,9 +8,11 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from rakka_sim.actors.ahead import AheadEngineCore
 from rakka_sim.actors.coordinator import DpCoordinator
-from rakka_sim.actors.engine import EngineCore, Identity
+from rakka_sim.actors.engine import EngineCore
 from rakka_sim.actors.gateway import ApiGateway
+from rakka_sim.actors.identity import Identity
 from rakka_sim.actors.manager import DeploymentManager
 from rakka_sim.actors.metrics import Metrics
 from rakka_sim.actors.placement import DeploymentPlacementActor
@@ -18,6 +20,7 @@ from rakka_sim.actors.worker import Launch, Runner
 from rakka_sim.config.gpus import GIB
 from rakka_sim.config.models import hf_config, model_spec
 from rakka_sim.config.scenario import TimeModel
+from rakka_sim.core.ahead import AheadBatcher
 from rakka_sim.core.batching import Batcher, BatchingLimits
 from rakka_sim.core.feed import TokenFeed
 from rakka_sim.core.kv import KvCache
@@ -199,7 +202,8 @@ def build(
             kv_lines.append(plan.text)
         me = _identity(deployment, assignment, node, plan, log, coordinator, manager)
         launch = Launch(make_runner(deployment, node, plan), deployment.engine.startup_s, real_launch)
-        return partial(_engine, me, deployment, plan, launch, log, real_tokens)
+        ahead = real_launch and deployment.engine.async_scheduling
+        return partial(_engine, me, deployment, plan, launch, log, real_tokens, ahead)
 
     manager = system.spawn("manager", lambda: DeploymentManager(placement, coordinator, make_engine))
     gateway = system.spawn("gateway", lambda: ApiGateway(deployments, coordinator, metrics, log))
@@ -231,12 +235,21 @@ def _identity(
 
 
 def _engine(
-    me: Identity, deployment: Deployment, plan: EnginePlan, launch: Launch, log: EventLog, real_tokens: bool
+    me: Identity,
+    deployment: Deployment,
+    plan: EnginePlan,
+    launch: Launch,
+    log: EventLog,
+    real_tokens: bool,
+    ahead: bool,
 ) -> EngineCore:
     engine = deployment.engine
     kv = KvCache(plan.kv_blocks, engine.block_size, engine.enable_prefix_caching)
-    batcher = Batcher(plan.limits, kv, runs=engine.runs_of_steps)
-    return EngineCore(me, batcher, launch, log, _feed(deployment, plan, kv) if real_tokens else None)
+    feed = _feed(deployment, plan, kv) if real_tokens else None
+    if ahead and feed is not None:
+        looking = AheadBatcher(plan.limits, kv, runs=engine.runs_of_steps)
+        return AheadEngineCore(me, looking, launch, log, feed, engine.stream_interval_s)
+    return EngineCore(me, Batcher(plan.limits, kv, runs=engine.runs_of_steps), launch, log, feed)
 
 
 def _feed(deployment: Deployment, plan: EnginePlan, kv: KvCache) -> TokenFeed:

@@ -108,6 +108,7 @@ class EngineConfig(Table):
     cpu_threads: int = Field(0, ge=0, description="of real tensors on a CPU; 0: as PyTorch chooses")
     watchdog_s: PositiveFloat = Field(60.0, description="a real step that takes longer hangs: its process is killed")
     stream_interval_s: float = Field(0.05, ge=0.0, description="a real run of steps gives out its tokens as often")
+    async_scheduling: bool = Field(True, description="real steps: the next plan is under way before one has ended")
     runs_of_steps: bool = Field(True, description="false: one decode step at a time; the records are the same")
 
     @model_validator(mode="after")

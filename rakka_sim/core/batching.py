@@ -4,7 +4,8 @@ vLLM V1's scheduler. There are no phases: each sequence has `computed` tokens th
 budget of tokens. Running sequences take their share first, in order; a waiting one is seated while budget, seats and
 blocks last. One that finds no block takes the last running one's, which is computed again later.
 
-Decode steps that are sure to be alike are planned as one run (`core.runs`). `plan` and `commit` alternate.
+Decode steps that are sure to be alike are planned as one run (`core.runs`). `plan` and `commit` alternate; who wants
+the next plan before the one in flight has ended uses `core.ahead`.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from bisect import insort
 from collections.abc import Mapping
 
 from rakka_sim.core.kv import KvCache
-from rakka_sim.core.runs import commit_blocks, plan_run, promised_blocks
+from rakka_sim.core.runs import ANY, commit_blocks, plan_run, promised_blocks
 from rakka_sim.core.sequence import (
     NOBODY,
     BatchingLimits,
@@ -34,7 +35,7 @@ from rakka_sim.core.waiting import WaitingQueue
 from rakka_sim.errors import BadRequest, InvariantBroken
 from rakka_sim.values import FinishReason, Load, StepPlan
 
-__all__ = ["NOBODY", "Batcher", "BatchingLimits", "Event", "Preempted", "Sampled", "SequenceSpec", "Started"]
+__all__ = ["ANY", "NOBODY", "Batcher", "BatchingLimits", "Event", "Preempted", "Sampled", "SequenceSpec", "Started"]
 
 
 class Batcher:
@@ -110,12 +111,12 @@ class Batcher:
 
     # --- a step, or a run of steps ------------------------------------------------------------------------------
 
-    def plan(self) -> StepPlan | None:
-        """What to compute next; None when there is nothing to compute."""
+    def plan(self, most: int = ANY) -> StepPlan | None:
+        """What to compute next, a step or a run of up to `most`; None when there is nothing to compute."""
         if self._plan is not None:
             raise InvariantBroken("batcher", "a plan is in flight already")
         if self._runs and self._running:
-            self._plan = plan_run(self._running, self._waiting, self.limits, self._kv)
+            self._plan = plan_run(self._running, self._waiting, self.limits, self._kv, most)
         if self._plan is not None:
             self._flight = self._running.copy()
         elif self._sequences:
@@ -125,12 +126,11 @@ class Batcher:
 
     @property
     def run_must_end(self) -> bool:
-        """Whether the run in flight is to end at its next boundary, because of what came or went since it began.
+        """Whether the run in flight is to end at its next boundary, because of what came or went since it began."""
+        return self._plan is not None and self._plan.steps > 1 and self._others_are_due()
 
-        It is if a row has been cancelled, or if a seat is free and somebody else is next in the queue.
-        """
-        if self._plan is None or self._plan.steps == 1:
-            return False
+    def _others_are_due(self) -> bool:
+        """Whether a row has been cancelled, or a seat is free and somebody else is next in the queue."""
         return self._cut or (len(self._running) < self.limits.seats and self._waiting.head() is not self._head)
 
     def _plan_step(self) -> None:
@@ -215,7 +215,7 @@ class Batcher:
         if plan is None or not 1 <= steps_done <= plan.steps:
             raise InvariantBroken("batcher", f"{steps_done} steps are done of {plan and plan.steps}")
         step, self._clock = self._clock, self._clock + steps_done
-        if plan.steps > 1:
+        if plan.crossings:
             commit_blocks(self._flight, steps_done, self._kv)
             finished = self._commit_run(step, steps_done, steps_done == plan.steps, ended)
         else:
@@ -323,7 +323,7 @@ class Batcher:
         places = check_places(self._sequences.values(), self._running, self._waiting, self.limits.seats)
         if self._uncomputed != sum(seq.total - seq.computed for seq in places):
             raise InvariantBroken("batcher", f"{self._uncomputed} tokens are counted as not computed")
-        one_step = self._plan is not None and self._plan.steps == 1
+        one_step = self._plan is not None and not self._plan.crossings
         for seq in places:
             in_flight = seq in self._flight
             seq.check(in_flight, len(self._kv.table(seq.request_id)), self._kv.block_size, one_step and in_flight)

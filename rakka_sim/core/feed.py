@@ -110,6 +110,20 @@ class TokenFeed:
         gone, self._gone = tuple(self._gone), []
         return StepFeed(tuple(new), blocks, gone)
 
+    def inputs_ahead(self, plan: StepPlan, promised: dict[int, list[int]]) -> StepFeed:
+        """The same for a plan that is to follow the one in flight; `promised` are the blocks that both will take.
+
+        Every sequence in it is in the one in flight, whose tables the runner has right. Nothing is lost with it if it
+        is dropped.
+        """
+        blocks: dict[int, tuple[int, tuple[int, ...]]] = {}
+        for row in plan.rows:
+            told = self._told[row.request_id]
+            told.blocks = len(self._kv.table(row.request_id))
+            if more := promised.get(row.request_id):
+                blocks[row.request_id] = told.blocks, tuple(more)
+        return StepFeed((), blocks, ())
+
     def took(self, outcome: StepOutcome) -> dict[int, FinishReason]:
         """Note the tokens of a plan; the requests that have come to an end of their own with it."""
         ended: dict[int, FinishReason] = dict.fromkeys(outcome.broken, FinishReason.ERROR)

@@ -44,6 +44,10 @@ class ProcessRunner:
         context = multiprocessing.get_context("spawn")
         self._watchdog_s = watchdog_s
         self._number = 0
+        self._next: Work | None = None  # it is to follow the newest work, and is not yet on its way
+        self._heard_bell, self._bell = context.Pipe(duplex=False)  # whoever waits for the ranks is to look at it
+        self.origin: float | None = None  # the `instant` at which the parent's clock stood at 0
+        self.ended = 0.0  # when the newest step that has been heard of did (`instant`)
         self._meeting = tempfile.TemporaryDirectory(prefix="rakka_sim-ranks-")
         self._ranks: list[Rank] = []
         place = os.path.join(self._meeting.name, "store")
@@ -83,6 +87,13 @@ class ProcessRunner:
         self._number += 1
         return ProcessJob(self, Work(self._number, plan, feed))
 
+    def follow(self, plan: StepPlan, feed: StepFeed) -> ProcessJob:
+        """What is to follow the newest work without a pause; from the actor thread, which must not wait for a pipe."""
+        after, self._number = self._number, self._number + 1
+        self._next = work = Work(self._number, plan, feed, after)
+        self._bell.send_bytes(b"!")
+        return ProcessJob(self, work)
+
     def cut(self, number: int) -> None:
         """Work `number` is to end at its next boundary."""
         for rank in self._ranks:
@@ -90,12 +101,9 @@ class ProcessRunner:
 
     def compute(self, work: Work) -> Done:
         """Have it done; for a worker thread. Raises what the ranks' errors come to."""
-        try:
-            for rank in self._ranks:
-                rank.pipe.send(work)
-        except OSError as error:
-            raise self._gone() from error
-        replies = self.replies(self._watchdog_s)
+        if not work.after:  # else the ranks have it, and are at it
+            self._send(work)
+        replies = self.replies(self._watchdog_s, work.number)
         failed = next((reply for reply in replies if isinstance(reply, Failed)), None)
         if failed is not None and len(self._ranks) > 1:
             self.close()
@@ -103,15 +111,32 @@ class ProcessRunner:
         if failed is not None:
             raise failed.error
         done: Done = replies[0]
+        self.ended = float(done.times[-1])
         return done
 
-    def replies(self, patience_s: float) -> list[Any]:
-        """One word of each rank. Kills all and raises ContextPoisoned if one is gone or has got nowhere for so long."""
+    def _send(self, work: Work) -> None:
+        try:
+            for rank in self._ranks:
+                rank.pipe.send(work)
+        except OSError as error:
+            raise self._gone() from error
+
+    def replies(self, patience_s: float, number: int = 0) -> list[Any]:
+        """One word of each rank, about work `number`; what is to follow that goes to them meanwhile.
+
+        Kills all and raises ContextPoisoned if one is gone or has got nowhere for so long.
+        """
         since = instant()
         replies: dict[int, Any] = {}
         while len(replies) < len(self._ranks):
             silent = [n for n in range(len(self._ranks)) if n not in replies]
-            heard = wait([self._ranks[n].pipe for n in silent], LOOK_S)
+            heard = wait([self._heard_bell, *(self._ranks[n].pipe for n in silent)], LOOK_S)
+            if self._heard_bell in heard:
+                self._heard_bell.recv_bytes()
+                following = self._next
+                if following is not None and following.after == number:  # else it came too late for its own
+                    self._next = None
+                    self._send(following)
             for n in silent:
                 rank = self._ranks[n]
                 if rank.pipe in heard:
@@ -150,16 +175,18 @@ class ProcessRunner:
 class ProcessJob:
     """The work of one plan, in the worker processes."""
 
-    __slots__ = ("_origin", "_runner", "_started", "_work")
+    __slots__ = ("_runner", "_started", "_work")
 
     real = True
 
     def __init__(self, runner: ProcessRunner, work: Work) -> None:
         self._runner, self._work = runner, work
-        self._started = self._origin = 0.0
+        self._started = 0.0
 
     def ends_at(self, start: float, rng: np.random.Generator) -> float:
-        self._started, self._origin = start, instant() - start
+        self._started = start
+        if self._runner.origin is None:
+            self._runner.origin = instant() - start
         return start
 
     def cut(self, now: float) -> float:
@@ -167,8 +194,11 @@ class ProcessJob:
         return now
 
     def execute(self) -> StepOutcome:
-        done = self._runner.compute(self._work)
-        return StepOutcome(self._work.plan, self._started, done.times - self._origin, done.tokens, done.broken)
+        work, origin = self._work, self._runner.origin or 0.0
+        # What follows unasked has begun when that before it ended, not when somebody here heard of it.
+        started = self._runner.ended - origin if work.after else self._started
+        done = self._runner.compute(work)
+        return StepOutcome(work.plan, started, done.times - origin, done.tokens, done.broken, done.goes_on)
 
 
 def _serve(*arguments: Any) -> None:

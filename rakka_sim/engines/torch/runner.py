@@ -27,11 +27,12 @@ BROKEN = -1  # stands for the token of a row whose logits are no numbers
 @dataclass(slots=True)
 class Computed:
     """What became of a plan: so many steps, one token of each for every row that samples, but none of the last step
-    for rows in `broken`."""
+    for rows in `broken`. `stopped`: one of them may have come to its end with it."""
 
     steps: int = 0
     tokens: dict[int, list[int]] = field(default_factory=dict)
     broken: tuple[int, ...] = ()
+    stopped: bool = False
 
 
 def on(steps: int) -> bool:
@@ -81,26 +82,25 @@ class ModelRunner:
         graphed = self._graphs is not None and len(rows) <= self._graph_rows and len(rows) == plan.decode_seqs
         with torch.inference_mode():
             for drawn in self._replayed(rows, steps) if graphed else self._packed(rows, sampling, steps):
-                ended = self._note(done, sampling, drawn.tolist())
-                if not after(done.steps) or ended or done.steps == steps:
+                self._note(done, sampling, drawn.tolist())
+                if not after(done.steps) or done.stopped or done.steps == steps:
                     break
         for request_id, tokens in done.tokens.items():
             self._sequences[request_id].append(tokens)
         return done
 
-    def _note(self, done: Computed, rows: list[StepRow], drawn: list[int]) -> bool:
-        """Add a step's tokens to the outcome; whether the run has to end with it."""
+    def _note(self, done: Computed, rows: list[StepRow], drawn: list[int]) -> None:
+        """Add a step's tokens to the outcome."""
         done.steps += 1
-        stopped = False
         for row, token in zip(rows, drawn, strict=True):
             if token == BROKEN:
                 done.broken += (row.request_id,)
+                done.stopped = True
                 continue
             done.tokens[row.request_id].append(token)
             sampling = self._sequences[row.request_id].fed.sampling
             # Whether a string stops it is for those to see who have the text: they must see each token.
-            stopped |= token in sampling.stop_ids or bool(sampling.stop)
-        return stopped or bool(done.broken)
+            done.stopped |= token in sampling.stop_ids or bool(sampling.stop)
 
     # --- steps, one after the other, as long as they are asked for -----------------------------------------------
 
