@@ -17,7 +17,8 @@ import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from placement import all_mutants, tests_for
+import ahead
+import placement
 
 ROOT = Path(__file__).resolve().parents[2]
 PARTS = ("rakka_sim", "tests", "pyproject.toml")
@@ -38,7 +39,7 @@ def survives(mutant: tuple[str, str, str, str], copies: Path, number: int) -> st
         return f"{file}: the text {text!r} is there {original.count(text)} times, not once"
     path.write_text(original.replace(text, fault), "utf-8")
     command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", "-p", "no:xdist"]
-    command += tests_for(group, file)
+    command += (ahead if group == "ahead" else placement).tests_for(group, file)
     # Derandomised: a fault that needs luck to be seen counts as unseen.
     environment = {**os.environ, "PYTHONPATH": str(folder), "PYTHONDONTWRITEBYTECODE": "1", "CI": "1"}
     done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
@@ -51,11 +52,11 @@ def survives(mutant: tuple[str, str, str, str], copies: Path, number: int) -> st
 def main() -> int:
     """Run them all and print killed/total by group."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--only", help="one group: a policy's name, shared or actors")
+    parser.add_argument("--only", help="one group: a policy's name, shared, actors or ahead")
     parser.add_argument("--jobs", type=int, default=2)
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
-    mutants = [mutant for mutant in all_mutants() if options.only in (None, mutant[0])]
+    mutants = [mutant for mutant in placement.all_mutants() + ahead.all_mutants() if options.only in (None, mutant[0])]
     with tempfile.TemporaryDirectory() as copies, ThreadPoolExecutor(options.jobs) as pool:
         numbers = range(len(mutants))
         outcomes = list(pool.map(lambda number: survives(mutants[number], Path(copies), number), numbers))
