@@ -6,7 +6,8 @@ decode   tokens/s of a runner alone, by batch and context: the model, no actor, 
 prefill  tokens/s of prompts, by length.
 serve    256 requests of 100 to 1,024 tokens in and out (seed 0), all there at once, through every actor and a process.
 actors   microseconds per step that actors and process add: the same requests with a runner in a bare loop, through all
-         of it with runs of steps, and without runs.
+         of it with runs of steps, and without runs. Then the gap between two plans: from the end of a plan's last step
+         until the worker is at the next plan, where every step is a plan of its own, one ahead of the host and not.
 theirs   transformers on the same weights: `generate` with a static cache, and its continuous batching.
 
 A bound is max(weights / bandwidth, matrices / arithmetic) + KV / bandwidth, with this machine's own bandwidth and
@@ -35,15 +36,17 @@ from rakka_sim.config.models import model_spec
 from rakka_sim.core.batching import Batcher, BatchingLimits, Preempted, Sampled, SequenceSpec
 from rakka_sim.core.feed import TokenFeed
 from rakka_sim.core.kv import KvCache
+from rakka_sim.engines.processes import ProcessRunner
 from rakka_sim.engines.recipe import Recipe
 from rakka_sim.engines.torch.building import device_of, make_runner
 from rakka_sim.engines.torch.runner import ModelRunner
+from rakka_sim.engines.wire import Done, Work
 from rakka_sim.messages import Apply
 from rakka_sim.records import EventLog
 from rakka_sim.report.report import Report
 from rakka_sim.runtime.live import LiveRuntime
 from rakka_sim.values import GREEDY_TO_THE_END, ExecuteBatch, FedSequence, StepFeed, StepOutcome, StepPlan, StepRow
-from rakka_sim.wiring import build, live
+from rakka_sim.wiring import MakeRunner, build, live
 from rakka_sim.workload.scribe import Scribe
 
 BLOCK = 16
@@ -193,15 +196,28 @@ def requests_of(lengths: list[tuple[int, int]]) -> list[ExecuteBatch]:
     ]
 
 
+class Watched(ProcessRunner):
+    """Keeps when the worker came to each plan, and when it had done with it (s)."""
+
+    spans: list[tuple[float, float]]
+
+    def compute(self, work: Work) -> Done:
+        done = super().compute(work)
+        self.__dict__.setdefault("spans", []).append((done.began, float(done.times[-1])))
+        return done
+
+
 @contextmanager
-def serving(recipe: Recipe, **settings: Any) -> Iterator[Callable[[list[tuple[int, int]]], tuple[float, Report]]]:
+def serving(
+    recipe: Recipe, make_runner: MakeRunner = live, **settings: Any
+) -> Iterator[Callable[[list[tuple[int, int]]], tuple[float, Report]]]:
     """A live stack of one engine; calling it serves requests and gives the seconds that took."""
     scenario, _ = load_scenario(scenario_of(recipe, **settings))
     vocab = model_spec(recipe.name).vocab
     with ThreadPoolExecutor(4) as waiting:
         system, log = LiveRuntime(executor=waiting), EventLog()
         try:
-            stack = build(system, scenario, log, live, real_tokens=True, real_launch=True)
+            stack = build(system, scenario, log, make_runner, real_tokens=True, real_launch=True)
             status = system.ask(stack.manager, Apply(scenario.deployment[0]), 3600.0)
             if status.error is not None:
                 raise status.error
@@ -292,6 +308,34 @@ def actors(machine: Machine, recipe: Recipe, batch: int, output: int, repeats: i
         }  # fmt: skip
 
 
+def gaps(recipe: Recipe, batch: int, output: int, repeats: int) -> Iterator[dict[str, Any]]:
+    """What a worker waits between two plans of one step each, taken in turn with and without one ahead of the host."""
+    lengths, found = [(16, output)] * batch, {True: [], False: []}  # type: ignore[var-annotated]
+    for _ in range(repeats):
+        for ahead, waits in found.items():
+            runners: list[Watched] = []
+
+            def watched(deployment: Any, node: Any, plan: Any, runners: list[Watched] = runners) -> Any:
+                made = Recipe.of(deployment, plan.limits.max_model_len, plan.kv_blocks, plan.gpus)
+                return lambda: runners.append(Watched.start(made, 60.0)) or runners[-1]
+
+            with serving(recipe, watched, stream_interval_s=0.0, async_scheduling=ahead) as served:
+                served(lengths)
+                (runner,) = runners
+                runner.spans.clear()
+                served(lengths)
+                spans = np.array(runner.spans)
+            waits.append((spans[1:, 0] - spans[:-1, 1]) * 1e6)
+    for ahead, waits in found.items():
+        wait = np.concatenate(waits)
+        p10, p50, p90 = np.percentile(wait, (10, 50, 90))
+        yield {
+            "part": "gap", "model": recipe.name, "batch": batch, "async_scheduling": ahead, "gaps": len(wait),
+            "gap_p10_us": float(p10), "gap_p50_us": float(p50), "gap_p90_us": float(p90),
+            "gap_mean_us": float(wait.mean()),
+        }  # fmt: skip
+
+
 def theirs(machine: Machine, recipe: Recipe, batch: int, prompt: int, output: int) -> Iterator[dict[str, Any]]:
     """transformers with the same shapes, random weights and prompts of equal length."""
     try:
@@ -357,6 +401,7 @@ def cases(machine: Machine, arguments: argparse.Namespace) -> Iterator[dict[str,
             yield from prefill(machine, recipe, [2048, 8192] if large else [128, 512])
         if "actors" in only:
             yield from actors(machine, recipe, 64 if large else 8, 64 if quick else 256, 2 if quick else 5)
+            yield from gaps(recipe, 64 if large else 8, 64 if quick else 256, 1 if quick else 3)
         if "serve" in only:
             yield from serve(machine, recipe, 256 if large else 32, 1024 if large else 200)
         if "theirs" in only:

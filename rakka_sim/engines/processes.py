@@ -10,7 +10,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import tempfile
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
 from typing import TYPE_CHECKING, Any
@@ -45,6 +45,7 @@ class ProcessRunner:
         self._watchdog_s = watchdog_s
         self._number = 0
         self._next: Work | None = None  # it is to follow the newest work, and is not yet on its way
+        self._sent = 0  # number of the last work that was sent to follow another
         self._heard_bell, self._bell = context.Pipe(duplex=False)  # whoever waits for the ranks is to look at it
         self.origin: float | None = None  # the `instant` at which the parent's clock stood at 0
         self.ended = 0.0  # when the newest step that has been heard of did (`instant`)
@@ -100,7 +101,10 @@ class ProcessRunner:
             rank.shared.cut.value = number
 
     def compute(self, work: Work) -> Done:
-        """Have it done; for a worker thread. Raises what the ranks' errors come to."""
+        """Have it done; for a worker thread. Raises what the ranks' errors come to.
+
+        `as_planned` then says that something follows, too.
+        """
         if not work.after:  # else the ranks have it, and are at it
             self._send(work)
         replies = self.replies(self._watchdog_s, work.number)
@@ -112,7 +116,17 @@ class ProcessRunner:
             raise failed.error
         done: Done = replies[0]
         self.ended = float(done.times[-1])
-        return done
+        if done.as_planned:
+            self._send_next(work.number)
+        return replace(done, as_planned=done.as_planned and self._sent == work.number + 1)
+
+    def _send_next(self, number: int) -> None:
+        """What is to follow work `number`, if it is there; what came too late for its own is not sent."""
+        following = self._next
+        if following is not None and following.after == number:
+            self._next = None
+            self._sent = following.number
+            self._send(following)
 
     def _send(self, work: Work) -> None:
         try:
@@ -133,10 +147,7 @@ class ProcessRunner:
             heard = wait([self._heard_bell, *(self._ranks[n].pipe for n in silent)], LOOK_S)
             if self._heard_bell in heard:
                 self._heard_bell.recv_bytes()
-                following = self._next
-                if following is not None and following.after == number:  # else it came too late for its own
-                    self._next = None
-                    self._send(following)
+                self._send_next(number)
             for n in silent:
                 rank = self._ranks[n]
                 if rank.pipe in heard:
@@ -198,7 +209,7 @@ class ProcessJob:
         # What follows unasked has begun when that before it ended, not when somebody here heard of it.
         started = self._runner.ended - origin if work.after else self._started
         done = self._runner.compute(work)
-        return StepOutcome(work.plan, started, done.times - origin, done.tokens, done.broken, done.goes_on)
+        return StepOutcome(work.plan, started, done.times - origin, done.tokens, done.broken, done.as_planned)
 
 
 def _serve(*arguments: Any) -> None:

@@ -17,8 +17,8 @@ POISONED = 71  # exit code of a process whose device context is unusable
 class Work:
     """To a worker: compute this plan. `number` counts up; a run ends early when it is the one in `Shared.cut`.
 
-    `after` is the number of the work that it follows unasked, if that ends as planned and has not been cut; else it is
-    dropped. 0: it follows none, and is to be computed as it comes.
+    `after` is the number of the work that it follows unasked, if that ends as planned (`Done`); else it is dropped.
+    0: it follows none, and is to be computed as it comes.
     """
 
     number: int
@@ -38,13 +38,15 @@ class Ready:
 class Done:
     """From a worker: the plan is computed; the end of each step that ran (`runtime.wall.instant`), and its tokens.
 
-    `goes_on`: it is at the work that was to follow.
+    `as_planned`: what was to follow is computed unasked, whether it has come by now or is still on its way.
+    `began`: when the worker came to this work (`instant`).
     """
 
     times: np.ndarray[Any, Any]
     tokens: dict[int, list[int]]
     broken: tuple[int, ...]
-    goes_on: bool = False
+    as_planned: bool = False
+    began: float = 0.0
 
 
 @value

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import os
 import signal
-from dataclasses import replace
 from multiprocessing.connection import Connection
 from typing import TYPE_CHECKING
 
@@ -20,7 +19,7 @@ import torch.distributed as dist
 from rakka_sim.engines.torch.building import device_of, make_runner
 from rakka_sim.engines.torch.group import Group
 from rakka_sim.engines.wire import POISONED, Done, Failed, Ready, Shared, Work
-from rakka_sim.errors import Internal, InvariantBroken, OutOfMemory, RakkaError
+from rakka_sim.errors import Internal, OutOfMemory, RakkaError
 from rakka_sim.runtime.wall import instant
 
 if TYPE_CHECKING:
@@ -48,32 +47,18 @@ def serve(pipe: Connection, recipe: Recipe, rank: int, meeting_place: str, share
         work = _next(pipe)
         while True:
             reply = _compute(runner, work, group, shared, recipe.stream_interval_s)
-            following = _following(pipe, work, group, shared) if isinstance(reply, Done) and reply.goes_on else None
-            pipe.send(replace(reply, goes_on=following is not None) if isinstance(reply, Done) else reply)
-            work = following or _next(pipe)
+            pipe.send(reply)
+            work = _next(pipe, work.number if isinstance(reply, Done) and reply.as_planned else 0)
     except (EOFError, OSError):
         return
 
 
-def _next(pipe: Connection) -> Work:
-    """The next work that is to be computed as it comes; what was to follow another, and did not, is dropped."""
-    while (work := pipe.recv()).after:
-        pass
-    received: Work = work
-    return received
-
-
-def _following(pipe: Connection, work: Work, group: Group, shared: Shared) -> Work | None:
-    """What is to follow `work`, which has ended as planned, if it is here by now and still wanted.
-
-    Ranks see pipe and flag at different moments, and must go the same way: the others then wait for what one has.
-    """
-    if not group.agree(int(shared.cut.value != work.number and pipe.poll())):
-        return None
-    following: Work = pipe.recv()
-    if following.after != work.number:
-        raise InvariantBroken("worker", f"work {following.number} came before {work.number} had ended")
-    return following
+def _next(pipe: Connection, after: int = 0) -> Work:
+    """The next work to be computed as it comes, or that follows `after`; what was to follow another is dropped."""
+    work: Work = pipe.recv()
+    while work.after not in (0, after):
+        work = pipe.recv()
+    return work
 
 
 def _meet(recipe: Recipe, group: Group, meeting_place: str) -> None:
@@ -85,7 +70,7 @@ def _meet(recipe: Recipe, group: Group, meeting_place: str) -> None:
 
 
 def _compute(runner: ModelRunner, work: Work, group: Group, shared: Shared, interval_s: float) -> Done | Failed:
-    """What becomes of it; it may go on if all steps were done and nobody can have come to an end by itself."""
+    """What becomes of it. As planned: all steps were done, nobody came to an end by itself, nobody asked for one."""
     times: list[float] = []
     shared.beat.value = began = instant()
 
@@ -101,8 +86,9 @@ def _compute(runner: ModelRunner, work: Work, group: Group, shared: Shared, inte
         if is_sticky(error):
             os._exit(POISONED)
         return Failed(_portable(error))
-    as_planned = computed.steps == work.plan.steps and not computed.stopped
-    return Done(np.array(times), computed.tokens, computed.broken, goes_on=as_planned)
+    as_planned = computed.steps == work.plan.steps and not computed.stopped and shared.cut.value != work.number
+    as_planned = bool(group.agree(int(as_planned)))  # by the flag that the first rank sees
+    return Done(np.array(times), computed.tokens, computed.broken, as_planned, began)
 
 
 def is_sticky(error: Exception) -> bool:
