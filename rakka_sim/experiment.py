@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from collections import Counter
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -215,13 +216,13 @@ def _source(scenario: Scenario, base: Path, seed: int) -> Source:
 
 
 def _run_on(system: System, scenario: Scenario, base: Path, mode: str, seed: int, progress: bool | None) -> Report:
-    watch, log = Stopwatch(), EventLog()
+    watch, log, ways = Stopwatch(), EventLog(), Counter[str]()
     try:
         _check_targets(scenario)
         slo = None if scenario.slo is None else resolve_slo(scenario.slo)
         source = _source(scenario, base, seed)
         with rarely_collected():
-            stack = _build(system, scenario, log, base, mode)
+            stack = _build(system, scenario, log, base, mode, ways)
             _bring_up(system, stack, scenario)
             scribe = _scribe(scenario) if mode in REAL_TOKENS else None
             _serve(system, stack, source, scenario.stop_after_s, progress, scribe)
@@ -236,7 +237,7 @@ def _run_on(system: System, scenario: Scenario, base: Path, mode: str, seed: int
         wall_s=watch.seconds,
         seed=seed,
         mode=mode,
-        facts={"kv": stack.kv_lines, "dead_letters": dict(system.dead_letters)},
+        facts={"kv": stack.kv_lines, "dead_letters": dict(system.dead_letters), "steps_by_way": dict(ways)},
     )
 
 
@@ -247,9 +248,9 @@ def _bring_up(system: System, stack: Stack, scenario: Scenario) -> None:
             raise status.error
 
 
-def _build(system: System, scenario: Scenario, log: EventLog, base: Path, mode: str) -> Stack:
+def _build(system: System, scenario: Scenario, log: EventLog, base: Path, mode: str, ways: Counter[str]) -> Stack:
     if mode == "live":
-        return build(system, scenario, log, live, base, real_tokens=True, real_launch=True)
+        return build(system, scenario, log, partial(live, ways=ways), base, real_tokens=True, real_launch=True)
     if mode == "lockstep":
         make_runner = partial(lockstep, time_model=scenario.time_model)
         return build(system, scenario, log, make_runner, base, real_tokens=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -118,8 +119,10 @@ def lockstep(
     return lambda: LockstepRunner(times(), make_runner(recipe))
 
 
-def live(deployment: Deployment, node: Node, plan: EnginePlan) -> Callable[[], Runner]:
-    """A runner in processes of this machine, whose steps take the time that they take."""
+def live(
+    deployment: Deployment, node: Node, plan: EnginePlan, ways: Counter[str] | None = None
+) -> Callable[[], Runner]:
+    """A runner in processes of this machine, whose steps take the time that they take; `ways` counts how they ran."""
     if deployment.placement.mig:
         raise NotBuilt(f"live mode on a MIG slice ({deployment.placement.mig})", "choose a whole GPU")
     from rakka_sim.engines.processes import ProcessRunner
@@ -128,7 +131,7 @@ def live(deployment: Deployment, node: Node, plan: EnginePlan) -> Callable[[], R
     recipe = Recipe.of(deployment, plan.limits.max_model_len, plan.kv_blocks, plan.gpus)
     architecture_of(recipe)
     plan.model.check_tp(recipe.tp)
-    return lambda: ProcessRunner.start(recipe, deployment.engine.watchdog_s)
+    return lambda: ProcessRunner.start(recipe, deployment.engine.watchdog_s, ways)
 
 
 MakeRunner = Callable[["Deployment", "Node", EnginePlan], Callable[[], "Runner"]]

@@ -10,10 +10,11 @@ from __future__ import annotations
 import multiprocessing
 import os
 import tempfile
+from collections import Counter
 from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 from rakka_sim.engines.recipe import Recipe
 from rakka_sim.engines.wire import POISONED, Done, Failed, Ready, Shared, Work
@@ -40,7 +41,8 @@ class Rank:
 class ProcessRunner:
     """An engine's ranks (`actors.worker.Runner`). Made by `start`, off the actor thread: it takes seconds."""
 
-    def __init__(self, recipe: Recipe, watchdog_s: float) -> None:
+    def __init__(self, recipe: Recipe, watchdog_s: float, ways: Counter[str] | None = None) -> None:
+        self._ways = Counter() if ways is None else ways
         context = multiprocessing.get_context("spawn")
         self._watchdog_s = watchdog_s
         self._number = 0
@@ -62,9 +64,12 @@ class ProcessRunner:
             self._ranks.append(Rank(process, ours, shared))
 
     @classmethod
-    def start(cls, recipe: Recipe, watchdog_s: float) -> ProcessRunner:
-        """With weights loaded. Raises Unrecoverable (a second try would not help), OutOfMemory or ContextPoisoned."""
-        runner = cls(recipe, watchdog_s)
+    def start(cls, recipe: Recipe, watchdog_s: float, ways: Counter[str] | None = None) -> Self:
+        """With weights loaded. Raises Unrecoverable (a second try would not help), OutOfMemory or ContextPoisoned.
+
+        `ways` counts steps by how they were computed: as a graph of some size, or not, and why.
+        """
+        runner = cls(recipe, watchdog_s, ways)
         try:
             for reply in runner.replies(LOADING_S):
                 if isinstance(reply, Failed):
@@ -116,6 +121,7 @@ class ProcessRunner:
             raise failed.error
         done: Done = replies[0]
         self.ended = float(done.times[-1])
+        self._ways[done.way] += len(done.times)
         if done.as_planned:
             self._send_next(work.number)
         return replace(done, as_planned=done.as_planned and self._sent == work.number + 1)

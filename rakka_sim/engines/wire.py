@@ -39,7 +39,7 @@ class Done:
     """From a worker: the plan is computed; the end of each step that ran (`runtime.wall.instant`), and its tokens.
 
     `as_planned`: what was to follow is computed unasked, whether it has come by now or is still on its way.
-    `began`: when the worker came to this work (`instant`).
+    `began`: when the worker came to this work (`instant`). `way`: how its steps were computed, as a graph or not.
     """
 
     times: np.ndarray[Any, Any]
@@ -47,6 +47,7 @@ class Done:
     broken: tuple[int, ...]
     as_planned: bool = False
     began: float = 0.0
+    way: str = ""
 
 
 @value

@@ -104,6 +104,8 @@ def facts(report: Report) -> list[tuple[str, str]]:
     ]
     lines = [*_kv_blocks(of), *_lines(report.facts.get("kv"))]
     rows += [("KV blocks" if place == 0 else "", line) for place, line in enumerate(lines)]
+    if ways := report.facts.get("steps_by_way"):
+        rows.append(("steps run", ", ".join(f"{count:,} {way}" for way, count in sorted(ways.items()))))
     return [*rows, ("digest", report.digest)]
 
 

@@ -27,12 +27,13 @@ BROKEN = -1  # stands for the token of a row whose logits are no numbers
 @dataclass(slots=True)
 class Computed:
     """What became of a plan: so many steps, one token of each for every row that samples, but none of the last step
-    for rows in `broken`. `stopped`: one of them may have come to its end with it."""
+    for rows in `broken`. `stopped`: one of them may have come to its end with it. `way`: how they were computed."""
 
     steps: int = 0
     tokens: dict[int, list[int]] = field(default_factory=dict)
     broken: tuple[int, ...] = ()
     stopped: bool = False
+    way: str = ""
 
 
 def on(steps: int) -> bool:
@@ -78,16 +79,28 @@ class ModelRunner:
         self._sequences.learn(feed)
         rows = decode_first(plan.rows)
         sampling = [row for row in rows if row.samples]
-        done = Computed(tokens={row.request_id: [] for row in sampling})
-        graphed = self._graphs is not None and len(rows) <= self._graph_rows and len(rows) == plan.decode_seqs
+        size, way = self._graph_for(plan)
+        done = Computed(tokens={row.request_id: [] for row in sampling}, way=way)
         with torch.inference_mode():
-            for drawn in self._replayed(rows, steps) if graphed else self._packed(rows, sampling, steps):
+            for drawn in self._replayed(rows, steps) if size else self._packed(rows, sampling, steps):
                 self._note(done, sampling, drawn.tolist())
                 if not after(done.steps) or done.stopped or done.steps == steps:
                     break
         for request_id, tokens in done.tokens.items():
             self._sequences[request_id].append(tokens)
         return done
+
+    def _graph_for(self, plan: StepPlan) -> tuple[int, str]:
+        """The size of the graph that computes a plan, and its name; 0 for none, and why."""
+        rows = len(plan.rows)
+        if self._graphs is None:
+            return 0, "eager"
+        if rows != plan.decode_seqs:
+            return 0, "eager, with prompts"
+        if rows > self._graph_rows:
+            return 0, f"eager, of more than {self._graph_rows} rows"
+        size = self._graphs.padded(rows)
+        return size, f"graph of {size} rows"
 
     def _note(self, done: Computed, rows: list[StepRow], drawn: list[int]) -> None:
         """Add a step's tokens to the outcome."""

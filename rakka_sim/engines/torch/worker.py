@@ -88,7 +88,7 @@ def _compute(runner: ModelRunner, work: Work, group: Group, shared: Shared, inte
         return Failed(_portable(error))
     as_planned = computed.steps == work.plan.steps and not computed.stopped and shared.cut.value != work.number
     as_planned = bool(group.agree(int(as_planned)))  # by the flag that the first rank sees
-    return Done(np.array(times), computed.tokens, computed.broken, as_planned, began)
+    return Done(np.array(times), computed.tokens, computed.broken, as_planned, began, computed.way)
 
 
 def is_sticky(error: Exception) -> bool:

@@ -14,9 +14,9 @@ from rakka_sim.core.kv import KvCache
 from rakka_sim.engines.torch.architecture import Architecture
 from rakka_sim.engines.torch.kv_pool import FIRST_PAGE, KvPool
 from rakka_sim.engines.torch.model import Batch, Decoder
-from rakka_sim.engines.torch.runner import ModelRunner
+from rakka_sim.engines.torch.runner import Computed, ModelRunner
 from rakka_sim.errors import InputError, NotBuilt
-from rakka_sim.values import GREEDY_TO_THE_END, ExecuteBatch, FinishReason, StepOutcome
+from rakka_sim.values import GREEDY_TO_THE_END, ExecuteBatch, FinishReason, StepFeed, StepOutcome, StepPlan
 
 BLOCK = 16
 
@@ -143,6 +143,30 @@ def test_steps_over_the_buffers_of_graphs_draw_the_same_tokens(graph_rows: int) 
         engine.add(n, prompt, 6 + 5 * n)
     engine.finish()
     assert engine.tokens == {n: their_greedy("llama", prompt, 6 + 5 * n) for n, prompt in enumerate(prompts)}
+
+
+def test_a_batch_with_a_prompt_in_it_or_with_too_many_rows_is_no_graph_and_says_why() -> None:
+    """Two rows to a graph at most; three requests, of which the third comes late and stays."""
+    engine = Engine(ours("llama"), BatchingLimits(6, 40, 128), blocks=40, graph_rows=2)
+    engine.add(0, a_prompt(4), 8)
+    engine.add(1, a_prompt(5), 8)
+    ways: list[tuple[int, str]] = []
+    run = engine.runner.run
+
+    def noted(plan: StepPlan, feed: StepFeed, steps: int) -> Computed:
+        done = run(plan, feed, steps)
+        ways.append((done.steps, done.way))
+        return done
+
+    engine.runner.run = noted  # type: ignore[method-assign, assignment]
+    engine.finish()
+    for n in (2, 3, 4):
+        engine.add(n, a_prompt(4), 5)
+    engine.finish()
+    eager, graph = "eager, with prompts", "graph of 2 rows"
+    assert ways == [(1, eager), (7, graph), (1, eager), (4, "eager, of more than 2 rows")]
+    assert engine.runner._graphs is not None
+    assert engine.runner._graphs.captured == (2,)
 
 
 def test_logits_that_are_no_numbers_end_their_request_alone() -> None:
