@@ -117,7 +117,7 @@ def decode_plan(batch: int, context: int, steps: int) -> StepPlan:
 def fed(batch: int, tokens: int, pages: int, vocab: int) -> StepFeed:
     """Sequences of random tokens, each with pages of its own."""
     ids = np.random.default_rng(0).integers(0, vocab, (batch, tokens)).tolist()
-    new = tuple(FedSequence(n, tuple(ids[n]), GREEDY_TO_THE_END, n) for n in range(batch))
+    new = tuple(FedSequence(n, tuple(ids[n]), GREEDY_TO_THE_END, n, tokens) for n in range(batch))
     return StepFeed(new, {n: (0, tuple(range(n * pages, (n + 1) * pages))) for n in range(batch)}, ())
 
 

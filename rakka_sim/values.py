@@ -75,7 +75,9 @@ class Sampling:
 
     One of `stop_ids` (token ids; a model's end-of-sequence ids stand there too) ends the output and is its last token;
     one of the strings `stop` ends it too, and the text before it.
-    `seed` None: each request has its own, which depends on its id alone.
+    `seed` None: each request has its own, which depends on its id alone. Penalties as in the field: `presence` and
+    `frequency` are taken from the logit of an id that has been generated, the latter once for each time; the logit of
+    an id in the prompt or generated is divided by `repetition`, or multiplied if it is negative.
     """
 
     max_tokens: int | None = None
@@ -87,6 +89,12 @@ class Sampling:
     frequency_penalty: float = 0.0
     seed: int | None = None
     stop_ids: tuple[int, ...] = ()
+    repetition_penalty: float = 1.0
+
+    @property
+    def penalises(self) -> bool:
+        """Whether what is drawn depends on which ids are there already."""
+        return bool(self.presence_penalty or self.frequency_penalty) or self.repetition_penalty != 1.0
 
 
 GREEDY_TO_THE_END = Sampling(temperature=0.0)
@@ -217,12 +225,16 @@ class StepPlan:
 
 @value
 class FedSequence:
-    """A sequence as a runner with real tokens must know it: every id known so far, and how to draw the next ones."""
+    """A sequence as a runner with real tokens must know it: every id known so far, and how to draw the next ones.
+
+    The first `prompt` of the ids are the prompt's; those after them have been generated.
+    """
 
     request_id: int
     tokens: tuple[int, ...]
     sampling: Sampling
     seed: int
+    prompt: int
 
 
 @value

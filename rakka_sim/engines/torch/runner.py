@@ -18,6 +18,7 @@ from rakka_sim.engines.torch.graphs import DecodeGraphs, DecodeInputs
 from rakka_sim.engines.torch.kv_pool import KvPool
 from rakka_sim.engines.torch.model import Batch, Decoder
 from rakka_sim.engines.torch.packing import Draws, Sequences, decode_first
+from rakka_sim.engines.torch.penalties import Penalties
 from rakka_sim.errors import InvariantBroken
 from rakka_sim.values import StepFeed, StepPlan, StepRow
 
@@ -99,6 +100,8 @@ class ModelRunner:
             return 0, "eager, with prompts"
         if rows > self._graph_rows:
             return 0, f"eager, of more than {self._graph_rows} rows"
+        if any(self._sequences[row.request_id].fed.sampling.penalises for row in plan.rows):
+            return 0, "eager, with penalties"
         size = self._graphs.padded(rows)
         return size, f"graph of {size} rows"
 
@@ -120,8 +123,14 @@ class ModelRunner:
     def _packed(self, rows: list[StepRow], sampling: list[StepRow], steps: int) -> Iterator[Tensor]:
         """Any rows. Of a run, each step's tokens are the next one's inputs."""
         batch, draws = self._sequences.pack(rows, steps), self._sequences.draws(sampling)
+        known = [self._sequences[row.request_id] for row in sampling]
+        penalties = Penalties(known, self._decoder.architecture.spec.vocab, batch.tokens.device)
         while True:
-            drawn = self._draw(self._decoder(batch, self._pool), draws) if sampling else self._only_store(batch)
+            if sampling:
+                drawn = self._draw(penalties.apply(self._decoder(batch, self._pool)), draws)
+                penalties.drew(drawn)
+            else:
+                drawn = self._only_store(batch)
             yield drawn
             batch.tokens = drawn
             batch.positions = batch.positions + 1

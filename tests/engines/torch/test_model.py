@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from engines.torch.models import ARCHITECTURES, VOCAB, architecture, ours, their_greedy, their_logits
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scenarios.test_lockstep import penalise
 
 from rakka_sim.core.batching import Batcher, BatchingLimits, Preempted, Sampled, SequenceSpec, Started
 from rakka_sim.core.feed import TokenFeed
@@ -16,7 +19,7 @@ from rakka_sim.engines.torch.kv_pool import FIRST_PAGE, KvPool
 from rakka_sim.engines.torch.model import Batch, Decoder
 from rakka_sim.engines.torch.runner import Computed, ModelRunner
 from rakka_sim.errors import InputError, NotBuilt
-from rakka_sim.values import GREEDY_TO_THE_END, ExecuteBatch, FinishReason, StepFeed, StepOutcome, StepPlan
+from rakka_sim.values import GREEDY_TO_THE_END, ExecuteBatch, FinishReason, Sampling, StepFeed, StepOutcome, StepPlan
 
 BLOCK = 16
 
@@ -89,10 +92,17 @@ class Engine:
         self.broken: list[int] = []
         self.preemptions = self.cached = 0
 
-    def add(self, request_id: int, prompt: list[int], count: int, content: tuple[tuple[int, int], ...] = ()) -> None:
+    def add(
+        self,
+        request_id: int,
+        prompt: list[int],
+        count: int,
+        content: tuple[tuple[int, int], ...] = (),
+        sampling: Sampling = GREEDY_TO_THE_END,
+    ) -> None:
         content = content or ((request_id, len(prompt)),)
         self.batcher.add(SequenceSpec(request_id, len(prompt), count, content))
-        batch = ExecuteBatch(request_id, "m", len(prompt), count, content, GREEDY_TO_THE_END, token_ids=tuple(prompt))
+        batch = ExecuteBatch(request_id, "m", len(prompt), count, content, sampling, token_ids=tuple(prompt))
         self.feed.check(batch)
         self.feed.add(batch, ())
 
@@ -132,6 +142,33 @@ def test_greedy_tokens_are_theirs_through_chunks_preemption_and_shared_prefixes(
     assert engine.preemptions > 0
     assert engine.cached > 0
     assert engine.tokens == {n: their_greedy(name, prompt, 24) for n, prompt in enumerate(prompts)}
+
+
+@pytest.mark.parametrize("graph_rows", [0, 8])
+def test_penalties_follow_a_sequence_through_chunks_preemption_and_company(graph_rows: int) -> None:
+    """Every kind of penalty beside requests without any; each token against all computed anew and penalised by hand."""
+    kinds = [
+        replace(GREEDY_TO_THE_END, repetition_penalty=1.4),
+        replace(GREEDY_TO_THE_END, presence_penalty=1.5),
+        replace(GREEDY_TO_THE_END, frequency_penalty=0.8, repetition_penalty=0.9),
+        GREEDY_TO_THE_END,
+        replace(GREEDY_TO_THE_END, presence_penalty=-0.5, frequency_penalty=-0.5),
+    ]
+    limits = BatchingLimits(4, 24, 128, scheduler_reserve_full_isl=False)
+    engine = Engine(ours("llama"), limits, blocks=8, graph_rows=graph_rows)
+    prompts = [a_prompt(30 + 3 * n, seed=n) for n in range(5)]
+    for n, prompt in enumerate(prompts):
+        engine.add(n, prompt, 20, sampling=kinds[n])
+    engine.finish()
+    assert engine.preemptions > 0
+    for n, prompt in enumerate(prompts):
+        drawn: list[int] = []
+        while len(drawn) < 20:
+            logits = their_logits("llama", prompt + drawn)[-1]
+            penalise(logits, tuple(prompt), drawn, kinds[n])
+            drawn.append(int(logits.argmax()))
+        assert engine.tokens[n] == drawn
+    assert engine.tokens[0] != their_greedy("llama", prompts[0], 20)
 
 
 @pytest.mark.parametrize("graph_rows", [0, 2, 8])
