@@ -261,9 +261,8 @@ def config_of(**changes: object) -> dict[str, object]:
 @pytest.mark.parametrize(
     "changes",
     [
-        {"architectures": ["MixtralForCausalLM"], "num_local_experts": 4, "num_experts_per_tok": 2},
         {"hidden_act": "gelu"},
-        {"rope_parameters": {"rope_type": "yarn", "rope_theta": 1e4, "factor": 2.0}},
+        {"rope_parameters": {"rope_type": "longrope", "rope_theta": 1e4, "factor": 2.0}},
         {"rope_parameters": {"rope_type": "default", "partial_rotary_factor": 0.5}},
     ],
 )
@@ -272,9 +271,23 @@ def test_what_is_not_computed_is_said(changes: dict[str, object]) -> None:
         Architecture.of(config_of(**changes))
 
 
-def test_a_scaling_without_its_numbers_is_refused() -> None:
-    with pytest.raises(InputError, match="low_freq_factor"):
-        Architecture.of(config_of(rope_parameters={"rope_type": "llama3", "factor": 8.0}))
+@pytest.mark.parametrize(
+    ("given", "missing"),
+    [
+        ({"rope_type": "llama3", "factor": 8.0}, "low_freq_factor"),
+        ({"rope_type": "yarn"}, "factor, original_max_position_embeddings"),
+        ({"rope_type": "linear", "factor": "much"}, "numbers factor"),
+        ({"rope_type": "dynamic"}, "numbers factor"),
+    ],
+)
+def test_a_scaling_without_its_numbers_is_refused(given: dict[str, object], missing: str) -> None:
+    with pytest.raises(InputError, match=missing):
+        Architecture.of(config_of(rope_parameters=given))
+
+
+def test_dynamic_scaling_ends_where_keys_would_have_to_be_turned_again() -> None:
+    with pytest.raises(NotBuilt, match="its trained context, 256 tokens"):
+        Decoder(architecture("dynamic-rope"), 257)
 
 
 def test_the_spelling_before_transformers_5_means_the_same() -> None:
