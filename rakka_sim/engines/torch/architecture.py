@@ -34,7 +34,7 @@ class Architecture:
     """A decoder of `spec`'s shapes. `sparse[n]` says whether layer n is a mixture of experts, `windows[n]` how many
     tokens a query of it sees (None: all).
 
-    `norm_topk_prob`: the weights of the experts chosen for a token are scaled to add up to one, as Mixtral's always are.
+    `norm_topk_prob`: the weights of the experts chosen for a token add up to one, as Mixtral's always do.
     """
 
     spec: ModelSpec

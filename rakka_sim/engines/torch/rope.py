@@ -1,4 +1,4 @@
-"""How a model turns its queries and keys by position, as its config says: one class for each published scaling. No torch.
+"""How a model turns queries and keys by position, as its config says: a class for each published scaling. No torch.
 
 A scaling changes the frequencies (`angles.py`), so that more positions fit into the angles that a model was trained on.
 """
@@ -60,8 +60,8 @@ Scaling = LinearScaling | DynamicScaling | Llama3Scaling | YarnScaling
 def rope_of(config: Mapping[str, Any], name: str) -> tuple[float, Scaling | None]:
     """The base of the frequencies, and their scaling.
 
-    Both spellings: `rope_parameters` of transformers 5, `rope_theta` and `rope_scaling` of those before. Raises NotBuilt
-    for a scaling that nothing here computes, InputError for one without its numbers.
+    Both spellings: `rope_parameters` of transformers 5, `rope_theta` and `rope_scaling` of those before. Raises
+    NotBuilt for a scaling that nothing here computes, InputError for one without its numbers.
     """
     given = config.get("rope_parameters") or config.get("rope_scaling") or {}
     theta = given.get("rope_theta", config.get("rope_theta", 10_000.0))
