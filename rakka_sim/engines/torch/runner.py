@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -17,10 +18,10 @@ from rakka_sim.engines.torch import ops
 from rakka_sim.engines.torch.graphs import DecodeGraphs, DecodeInputs
 from rakka_sim.engines.torch.kv_pool import KvPool
 from rakka_sim.engines.torch.model import Batch, Decoder
-from rakka_sim.engines.torch.packing import Draws, Sequences, decode_first
+from rakka_sim.engines.torch.packing import Draws, Ints, Sequences, decode_first
 from rakka_sim.engines.torch.penalties import Penalties
 from rakka_sim.errors import InvariantBroken
-from rakka_sim.values import StepFeed, StepPlan, StepRow
+from rakka_sim.values import Sampling, StepFeed, StepPlan, StepRow
 
 BROKEN = -1  # stands for the token of a row whose logits are no numbers
 
@@ -35,6 +36,21 @@ class Computed:
     broken: tuple[int, ...] = ()
     stopped: bool = False
     way: str = ""
+
+
+class Ends:
+    """What a run must end at. It looks at all rows of a step at once: the device waits meanwhile."""
+
+    def __init__(self, sampling: list[Sampling]) -> None:
+        self._stops = [(place, one.stop_ids) for place, one in enumerate(sampling) if one.stop_ids]
+        # Whether a string stops it is for those to see who have the text: they must see each token.
+        self._each_token = any(one.stop for one in sampling)
+
+    def may_be_among(self, ids: Ints) -> bool:
+        """Whether a row has drawn a stop id, or no number, or may have completed a string that stops it."""
+        if self._each_token or bool((ids == BROKEN).any()):
+            return True
+        return any(int(ids[place]) in stops for place, stops in self._stops)
 
 
 def on(steps: int) -> bool:
@@ -81,14 +97,22 @@ class ModelRunner:
         rows = decode_first(plan.rows)
         sampling = [row for row in rows if row.samples]
         size, way = self._graph_for(plan)
-        done = Computed(tokens={row.request_id: [] for row in sampling}, way=way)
+        ends = Ends([self._sequences[row.request_id].fed.sampling for row in sampling])
+        drawn: list[Ints] = []  # of each step, the ids of the rows that sample
         with torch.inference_mode():
-            for drawn in self._replayed(rows, steps) if size else self._packed(rows, sampling, steps):
-                self._note(done, sampling, drawn.tolist())
-                if not after(done.steps) or done.stopped or done.steps == steps:
+            for ids in self._replayed(rows, steps) if size else self._packed(rows, sampling, steps):
+                drawn.append(ids.cpu().numpy().copy())  # waits for the device; the next step may overwrite `ids`
+                stopped = ends.may_be_among(drawn[-1])
+                if not after(len(drawn)) or stopped or len(drawn) == steps:
                     break
-        for request_id, tokens in done.tokens.items():
-            self._sequences[request_id].append(tokens)
+        tokens = np.stack(drawn, axis=1).tolist()
+        done = Computed(len(drawn), {}, (), stopped, way)
+        for row, of_row in zip(sampling, tokens, strict=True):
+            if of_row[-1] == BROKEN:
+                done.broken += (row.request_id,)
+                of_row.pop()
+            done.tokens[row.request_id] = of_row
+            self._sequences[row.request_id].append(of_row)
         return done
 
     def _graph_for(self, plan: StepPlan) -> tuple[int, str]:
@@ -104,19 +128,6 @@ class ModelRunner:
             return 0, "eager, with penalties"
         size = self._graphs.padded(rows)
         return size, f"graph of {size} rows"
-
-    def _note(self, done: Computed, rows: list[StepRow], drawn: list[int]) -> None:
-        """Add a step's tokens to the outcome."""
-        done.steps += 1
-        for row, token in zip(rows, drawn, strict=True):
-            if token == BROKEN:
-                done.broken += (row.request_id,)
-                done.stopped = True
-                continue
-            done.tokens[row.request_id].append(token)
-            sampling = self._sequences[row.request_id].fed.sampling
-            # Whether a string stops it is for those to see who have the text: they must see each token.
-            done.stopped |= token in sampling.stop_ids or bool(sampling.stop)
 
     # --- steps, one after the other, as long as they are asked for -----------------------------------------------
 
