@@ -85,11 +85,13 @@ def alone(batch: ExecuteBatch, heard: list[int]) -> list[int]:
 
 
 def penalise(logits: torch.Tensor, prompt: tuple[int, ...], generated: list[int], sampling: Sampling) -> None:
-    """In place, id by id."""
-    for token in {*prompt, *generated} if sampling.penalises else ():
-        logits[token] *= sampling.repetition_penalty ** (-1 if logits[token] > 0 else 1)
-        logits[token] -= sampling.presence_penalty * (token in generated)
-        logits[token] -= sampling.frequency_penalty * generated.count(token)
+    """In place, by looking up the ids that are there."""
+    if sampling.penalises:
+        there = torch.tensor(sorted({*prompt, *generated}))
+        counts = torch.bincount(torch.tensor(generated, dtype=torch.int64), minlength=len(logits))[there]
+        scores, factor = logits[there], sampling.repetition_penalty
+        scores = torch.where(scores > 0, scores / factor, scores * factor)
+        logits[there] = scores - sampling.presence_penalty * (counts > 0) - sampling.frequency_penalty * counts
 
 
 class Notes(Scribe):
