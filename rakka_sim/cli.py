@@ -107,22 +107,17 @@ def place(
     scenario: ScenarioFile,
     policy: Annotated[str | None, typer.Option(help="instead of the scenario's, such as topology or pack")] = None,
     sets: Sets = None,
-    out: Annotated[Path | None, typer.Option(help="write a picture of it there (PNG, PDF or SVG), or JSON")] = None,
+    out: Annotated[Path | None, typer.Option(help="a folder for both, or a picture (PNG, PDF, SVG), or JSON")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="print it as one JSON object")] = False,
 ) -> None:
     """Place a scenario's deployments, run nothing: which GPUs each replica gets, and how they are joined."""
 
     def work() -> None:
         from rakka_sim.experiment import place as place_scenario
-        from rakka_sim.report.files import save_figure, write_json
 
         overrides = _overrides(sets) | ({} if policy is None else {"placement.policy": policy})
         placed = place_scenario(scenario, overrides=overrides)
-        where = None
-        if out is not None and out.suffix == ".json":
-            where = write_json(out, placed.data, indent=2)
-        elif out is not None:
-            where = save_figure(placed.draw(), out)
+        where = None if out is None else placed.save(out)
         typer.echo(json.dumps(placed.data, indent=2, allow_nan=False) if as_json else str(placed))
         if where is not None and not as_json:
             typer.echo(f"\nwritten: {where}")

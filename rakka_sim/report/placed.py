@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rakka_sim.hardware.topology import ClusterTopology, Place
@@ -89,6 +90,19 @@ class Placed:
         from rakka_sim.report.cluster_plot import draw
 
         return draw(self.topology, self.marks, title=title or f"{self.scenario}: {self.policy}")
+
+    def save(self, out: str | Path) -> Path:
+        """Write it: a name in .json gets the data, that of a picture the drawing, any other is a folder for both."""
+        from rakka_sim.report.files import save_figure, write_json
+
+        out = Path(out)
+        if out.suffix == ".json" and not out.is_dir():
+            return write_json(out, self.data, indent=2)
+        if out.suffix and not out.is_dir():
+            return save_figure(self.draw(), out)
+        write_json(out / "placement.json", self.data, indent=2)
+        save_figure(self.draw(), out / "placement.png")
+        return out
 
     def __str__(self) -> str:
         lines = [f"{self.scenario}, policy {self.policy}"]

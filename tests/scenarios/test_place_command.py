@@ -31,6 +31,13 @@ def test_json_is_the_same_on_standard_output_and_in_a_file(tmp_path: Path) -> No
     assert json.loads(done.stdout) == json.loads((tmp_path / "placed.json").read_text()) == rakka_sim.place(MIXED).data
 
 
+def test_a_folder_gets_both(tmp_path: Path) -> None:
+    done = command(MIXED, "--out", tmp_path / "new" / "placed")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert sorted(file.name for file in (tmp_path / "new" / "placed").iterdir()) == ["placement.json", "placement.png"]
+    assert command(MIXED, "--out", tmp_path / "placed.bmp").returncode == 2
+
+
 def test_a_deployment_without_a_place_is_told_of_and_the_others_are_placed() -> None:
     done = command(MIXED, "--set", "deployment.whisper.replicas=99")
     assert done.returncode == 1
