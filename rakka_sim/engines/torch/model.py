@@ -1,4 +1,5 @@
-"""The decoder: token ids in, logits out. Llama, Mistral, Mixtral, Qwen2, Qwen3 and Qwen3-MoE are one class.
+"""The decoder: token ids in, logits out. Llama, Mistral, Mixtral, Qwen2, Qwen3 and Qwen3-MoE are one class, which an
+`Architecture` tells apart: read `architecture.py` beside it.
 
 A step's sequences lie packed one behind the other, [tokens, hidden], whatever each of them computes: a prompt, a chunk
 of one, a single token. Only attention asks which token is whose. Shapes below leave tensor parallelism out: with it,
@@ -86,7 +87,10 @@ class Linear(nn.Module):
 
 
 class Attention(nn.Module):
-    """Queries, keys and values in one matrix; rotate, store, attend, project."""
+    """Queries, keys and values in one matrix; rotate, store, attend, project.
+
+    What is stored includes this step's own keys and values, so attention reads everything from the pools.
+    """
 
     def __init__(self, architecture: Architecture, shard: Shard, group: Group, window: int | None) -> None:
         super().__init__()
@@ -143,7 +147,11 @@ class Mlp(nn.Module):
 
 
 class Experts(nn.Module):
-    """A mixture of experts: each token goes through its best few, weighted by the router's softmax."""
+    """A mixture of experts: each token goes through its best few, weighted by the router's softmax over all of them.
+
+    gate_up: [experts, 2 * width, hidden], down: [experts, hidden, width]. With tensor parallelism every rank has a part
+    of every expert, so all route alike.
+    """
 
     def __init__(self, architecture: Architecture, width: int, group: Group) -> None:
         super().__init__()
@@ -158,6 +166,7 @@ class Experts(nn.Module):
         if self.normalise:
             weights = weights / weights.sum(dim=-1, keepdim=True)
         weights, out = weights.to(x.dtype), torch.zeros_like(x)
+        # Expert by expert over the tokens that chose it: [tokens, chosen] is searched for each.
         for expert in torch.unique(experts).tolist():
             token, place = torch.where(experts == expert)
             done = F.linear(ops.silu_mul(F.linear(x[token], self.gate_up[expert])), self.down[expert])
