@@ -1,13 +1,14 @@
 """How fast the live engine is, beside what the machine could do at best, and what the actors around it cost.
 
-Four questions, each a part that can be chosen with `--only`:
+Six questions, each a part that can be chosen with `--only`:
 
 decode   tokens/s of a runner alone, by batch and context: the model, no actor, no process.
 prefill  tokens/s of prompts, by length.
 serve    256 requests of 100 to 1,024 tokens in and out (seed 0), all there at once, through every actor and a process.
 actors   microseconds per step that actors and process add: the same requests with a runner in a bare loop, through all
-         of it with runs of steps, and without runs. Then the gap between two plans: from the end of a plan's last step
-         until the worker is at the next plan, where every step is a plan of its own, one ahead of the host and not.
+         of it with runs of steps, and without runs. And what `gap` prints.
+gap      microseconds from the end of a plan's last step until the worker is at the next plan, where every step is a
+         plan of its own, with the next plan made ahead (`async_scheduling`) and without.
 theirs   transformers on the same weights: `generate` with a static cache, and its continuous batching.
 
 A bound is max(weights / bandwidth, matrices / arithmetic) + KV / bandwidth, with this machine's own bandwidth and
@@ -17,6 +18,7 @@ arithmetic, measured by a copy and a matrix product at the start. Weights are ra
 from __future__ import annotations
 
 import argparse
+import os
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -50,7 +52,7 @@ from rakka_sim.wiring import MakeRunner, build, live
 from rakka_sim.workload.scribe import Scribe
 
 BLOCK = 16
-PARTS = ("decode", "prefill", "serve", "actors", "theirs")
+PARTS = ("decode", "prefill", "serve", "actors", "gap", "theirs")
 
 
 class Machine:
@@ -308,6 +310,22 @@ def actors(machine: Machine, recipe: Recipe, batch: int, output: int, repeats: i
         }  # fmt: skip
 
 
+@contextmanager
+def apart(runner: ProcessRunner) -> Iterator[None]:
+    """This process and the worker on a core each, as on a machine that has enough of them; else they take turns."""
+    cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_setaffinity") else []
+    mine = [int(thread) for thread in os.listdir("/proc/self/task")] if len(cores) > 1 else []
+    theirs = [int(thread) for pid in runner.pids for thread in os.listdir(f"/proc/{pid}/task")] if mine else []
+    for core, threads in zip(cores, (mine, theirs), strict=False):
+        for thread in threads:
+            os.sched_setaffinity(thread, {core})
+    try:
+        yield
+    finally:
+        for thread in mine:
+            os.sched_setaffinity(thread, cores)
+
+
 def gaps(recipe: Recipe, batch: int, output: int, repeats: int) -> Iterator[dict[str, Any]]:
     """What a worker waits between two plans of one step each, taken in turn with and without one ahead of the host."""
     lengths, found = [(16, output)] * batch, {True: [], False: []}  # type: ignore[var-annotated]
@@ -322,8 +340,9 @@ def gaps(recipe: Recipe, batch: int, output: int, repeats: int) -> Iterator[dict
             with serving(recipe, watched, stream_interval_s=0.0, async_scheduling=ahead) as served:
                 served(lengths)
                 (runner,) = runners
-                runner.spans.clear()
-                served(lengths)
+                with apart(runner):
+                    runner.spans.clear()
+                    served(lengths)
                 spans = np.array(runner.spans)
             waits.append((spans[1:, 0] - spans[:-1, 1]) * 1e6)
     for ahead, waits in found.items():
@@ -332,7 +351,7 @@ def gaps(recipe: Recipe, batch: int, output: int, repeats: int) -> Iterator[dict
         yield {
             "part": "gap", "model": recipe.name, "batch": batch, "async_scheduling": ahead, "gaps": len(wait),
             "gap_p10_us": float(p10), "gap_p50_us": float(p50), "gap_p90_us": float(p90),
-            "gap_mean_us": float(wait.mean()),
+            "gap_mean_us": float(wait.mean()), "load": os.getloadavg()[0],
         }  # fmt: skip
 
 
@@ -401,6 +420,7 @@ def cases(machine: Machine, arguments: argparse.Namespace) -> Iterator[dict[str,
             yield from prefill(machine, recipe, [2048, 8192] if large else [128, 512])
         if "actors" in only:
             yield from actors(machine, recipe, 64 if large else 8, 64 if quick else 256, 2 if quick else 5)
+        if "actors" in only or "gap" in only:
             yield from gaps(recipe, 64 if large else 8, 64 if quick else 256, 1 if quick else 3)
         if "serve" in only:
             yield from serve(machine, recipe, 256 if large else 32, 1024 if large else 200)
