@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import sys
 from collections import Counter
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -28,6 +26,7 @@ from rakka_sim.messages import Apply, Place
 from rakka_sim.records import EventLog
 from rakka_sim.report.ensemble import Ensemble
 from rakka_sim.report.placed import Placed
+from rakka_sim.report.progress import ProgressBar
 from rakka_sim.report.report import Report
 from rakka_sim.runtime.garbage import rarely_collected
 from rakka_sim.runtime.live import LiveRuntime
@@ -293,7 +292,7 @@ def _serve(
     done = system.promise("workload")
     generator = LoadGenerator(source, stack.gateway, done.ref, stop_after_s, scribe)
     client = system.spawn("client", lambda: generator)
-    with _Bar(source.total, progress) as bar:
+    with ProgressBar(source.total, progress) as bar:
         system.tell(client, Go())
         _wait(system, stack, lambda: system.wait(done, tick=lambda: bar.show(generator.ended)))
         bar.show(generator.ended)
@@ -306,33 +305,3 @@ def _wait(system: System, stack: Stack, work: Any) -> Any:
         raise  # a faulty row that a streaming source came upon: the user's to mend, and it says where
     except RakkaError as error:
         raise RunFailed(str(error) or type(error).__name__, system.now, stack.log.request_count) from error
-
-
-def _has_no_size() -> bool:
-    """Whether standard error is a terminal of 0 columns, as of some containers: tqdm would draw nothing there."""
-    return sys.stderr.isatty() and os.get_terminal_size(sys.stderr.fileno()).columns == 0
-
-
-class _Bar:
-    """A progress bar on standard error, or none: where nobody watches, or where it was not wanted."""
-
-    def __init__(self, total: int | None, wanted: bool | None) -> None:
-        if wanted is None:
-            wanted = sys.stderr.isatty() or "ipykernel" in sys.modules
-        self._bar: Any = None
-        if wanted:
-            from tqdm.auto import tqdm
-
-            size = {"ncols": 80, "nrows": 24} if _has_no_size() else {"dynamic_ncols": True}
-            self._bar = tqdm(total=total, unit="req", **size)
-
-    def __enter__(self) -> _Bar:
-        return self
-
-    def show(self, ended: int) -> None:
-        if self._bar is not None:
-            self._bar.update(ended - self._bar.n)
-
-    def __exit__(self, *_: object) -> None:
-        if self._bar is not None:
-            self._bar.close()
