@@ -1,12 +1,14 @@
 """How fast the live engine is, beside what the machine could do at best, and what the actors around it cost.
 
-Four questions, each a part that can be chosen with `--only`:
+Six questions, each a part that can be chosen with `--only`:
 
 decode   tokens/s of a runner alone, by batch and context: the model, no actor, no process.
 prefill  tokens/s of prompts, by length.
 serve    256 requests of 100 to 1,024 tokens in and out (seed 0), all there at once, through every actor and a process.
 actors   microseconds per step that actors and process add: the same requests with a runner in a bare loop, through all
-         of it with runs of steps, and without runs.
+         of it with runs of steps, and without runs. And what `gap` prints.
+gap      microseconds from the end of a plan's last step until the worker is at the next plan, where every step is a
+         plan of its own, with the next plan made ahead (`async_scheduling`) and without.
 theirs   transformers on the same weights: `generate` with a static cache, and its continuous batching.
 
 A bound is max(weights / bandwidth, matrices / arithmetic) + KV / bandwidth, with this machine's own bandwidth and
@@ -16,6 +18,7 @@ arithmetic, measured by a copy and a matrix product at the start. Weights are ra
 from __future__ import annotations
 
 import argparse
+import os
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -35,19 +38,21 @@ from rakka_sim.config.models import model_spec
 from rakka_sim.core.batching import Batcher, BatchingLimits, Preempted, Sampled, SequenceSpec
 from rakka_sim.core.feed import TokenFeed
 from rakka_sim.core.kv import KvCache
+from rakka_sim.engines.processes import ProcessRunner
 from rakka_sim.engines.recipe import Recipe
 from rakka_sim.engines.torch.building import device_of, make_runner
 from rakka_sim.engines.torch.runner import ModelRunner
+from rakka_sim.engines.wire import Done, Work
 from rakka_sim.messages import Apply
 from rakka_sim.records import EventLog
 from rakka_sim.report.report import Report
 from rakka_sim.runtime.live import LiveRuntime
 from rakka_sim.values import GREEDY_TO_THE_END, ExecuteBatch, FedSequence, StepFeed, StepOutcome, StepPlan, StepRow
-from rakka_sim.wiring import build, live
+from rakka_sim.wiring import MakeRunner, build, live
 from rakka_sim.workload.scribe import Scribe
 
 BLOCK = 16
-PARTS = ("decode", "prefill", "serve", "actors", "theirs")
+PARTS = ("decode", "prefill", "serve", "actors", "gap", "theirs")
 
 
 class Machine:
@@ -114,7 +119,7 @@ def decode_plan(batch: int, context: int, steps: int) -> StepPlan:
 def fed(batch: int, tokens: int, pages: int, vocab: int) -> StepFeed:
     """Sequences of random tokens, each with pages of its own."""
     ids = np.random.default_rng(0).integers(0, vocab, (batch, tokens)).tolist()
-    new = tuple(FedSequence(n, tuple(ids[n]), GREEDY_TO_THE_END, n) for n in range(batch))
+    new = tuple(FedSequence(n, tuple(ids[n]), GREEDY_TO_THE_END, n, tokens) for n in range(batch))
     return StepFeed(new, {n: (0, tuple(range(n * pages, (n + 1) * pages))) for n in range(batch)}, ())
 
 
@@ -193,15 +198,28 @@ def requests_of(lengths: list[tuple[int, int]]) -> list[ExecuteBatch]:
     ]
 
 
+class Watched(ProcessRunner):
+    """Keeps when the worker came to each plan, and when it had done with it (s)."""
+
+    spans: list[tuple[float, float]]
+
+    def compute(self, work: Work) -> Done:
+        done = super().compute(work)
+        self.__dict__.setdefault("spans", []).append((done.began, float(done.times[-1])))
+        return done
+
+
 @contextmanager
-def serving(recipe: Recipe, **settings: Any) -> Iterator[Callable[[list[tuple[int, int]]], tuple[float, Report]]]:
+def serving(
+    recipe: Recipe, make_runner: MakeRunner = live, **settings: Any
+) -> Iterator[Callable[[list[tuple[int, int]]], tuple[float, Report]]]:
     """A live stack of one engine; calling it serves requests and gives the seconds that took."""
     scenario, _ = load_scenario(scenario_of(recipe, **settings))
     vocab = model_spec(recipe.name).vocab
     with ThreadPoolExecutor(4) as waiting:
         system, log = LiveRuntime(executor=waiting), EventLog()
         try:
-            stack = build(system, scenario, log, live, real_tokens=True, real_launch=True)
+            stack = build(system, scenario, log, make_runner, real_tokens=True, real_launch=True)
             status = system.ask(stack.manager, Apply(scenario.deployment[0]), 3600.0)
             if status.error is not None:
                 raise status.error
@@ -292,6 +310,51 @@ def actors(machine: Machine, recipe: Recipe, batch: int, output: int, repeats: i
         }  # fmt: skip
 
 
+@contextmanager
+def apart(runner: ProcessRunner) -> Iterator[None]:
+    """This process and the worker on a core each, as on a machine that has enough of them; else they take turns."""
+    cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_setaffinity") else []
+    mine = [int(thread) for thread in os.listdir("/proc/self/task")] if len(cores) > 1 else []
+    theirs = [int(thread) for pid in runner.pids for thread in os.listdir(f"/proc/{pid}/task")] if mine else []
+    for core, threads in zip(cores, (mine, theirs), strict=False):
+        for thread in threads:
+            os.sched_setaffinity(thread, {core})
+    try:
+        yield
+    finally:
+        for thread in mine:
+            os.sched_setaffinity(thread, cores)
+
+
+def gaps(recipe: Recipe, batch: int, output: int, repeats: int) -> Iterator[dict[str, Any]]:
+    """What a worker waits between two plans of one step each, taken in turn with and without one ahead of the host."""
+    lengths, found = [(16, output)] * batch, {True: [], False: []}  # type: ignore[var-annotated]
+    for _ in range(repeats):
+        for ahead, waits in found.items():
+            runners: list[Watched] = []
+
+            def watched(deployment: Any, node: Any, plan: Any, runners: list[Watched] = runners) -> Any:
+                made = Recipe.of(deployment, plan.limits.max_model_len, plan.kv_blocks, plan.gpus)
+                return lambda: runners.append(Watched.start(made, 60.0)) or runners[-1]
+
+            with serving(recipe, watched, stream_interval_s=0.0, async_scheduling=ahead) as served:
+                served(lengths)
+                (runner,) = runners
+                with apart(runner):
+                    runner.spans.clear()
+                    served(lengths)
+                spans = np.array(runner.spans)
+            waits.append((spans[1:, 0] - spans[:-1, 1]) * 1e6)
+    for ahead, waits in found.items():
+        wait = np.concatenate(waits)
+        p10, p50, p90 = np.percentile(wait, (10, 50, 90))
+        yield {
+            "part": "gap", "model": recipe.name, "batch": batch, "async_scheduling": ahead, "gaps": len(wait),
+            "gap_p10_us": float(p10), "gap_p50_us": float(p50), "gap_p90_us": float(p90),
+            "gap_mean_us": float(wait.mean()), "load": os.getloadavg()[0],
+        }  # fmt: skip
+
+
 def theirs(machine: Machine, recipe: Recipe, batch: int, prompt: int, output: int) -> Iterator[dict[str, Any]]:
     """transformers with the same shapes, random weights and prompts of equal length."""
     try:
@@ -357,6 +420,8 @@ def cases(machine: Machine, arguments: argparse.Namespace) -> Iterator[dict[str,
             yield from prefill(machine, recipe, [2048, 8192] if large else [128, 512])
         if "actors" in only:
             yield from actors(machine, recipe, 64 if large else 8, 64 if quick else 256, 2 if quick else 5)
+        if "actors" in only or "gap" in only:
+            yield from gaps(recipe, 64 if large else 8, 64 if quick else 256, 1 if quick else 3)
         if "serve" in only:
             yield from serve(machine, recipe, 256 if large else 32, 1024 if large else 200)
         if "theirs" in only:

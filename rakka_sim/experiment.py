@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -196,13 +197,13 @@ def _source(scenario: Scenario, base: Path, seed: int) -> Source:
 
 
 def _run_on(system: System, scenario: Scenario, base: Path, mode: str, seed: int, progress: bool | None) -> Report:
-    watch, log = Stopwatch(), EventLog()
+    watch, log, ways = Stopwatch(), EventLog(), Counter[str]()
     try:
         _check_targets(scenario)
         slo = None if scenario.slo is None else resolve_slo(scenario.slo)
         source = _source(scenario, base, seed)
         with rarely_collected():
-            stack = _build(system, scenario, log, base, mode)
+            stack = _build(system, scenario, log, base, mode, ways)
             _bring_up(system, stack, scenario)
             scribe = _scribe(scenario) if mode in REAL_TOKENS else None
             steps = resizers(system, scenario, stack.manager)
@@ -213,6 +214,8 @@ def _run_on(system: System, scenario: Scenario, base: Path, mode: str, seed: int
         system.stop()
     log.check_whole()
     facts: dict[str, Any] = {"kv": stack.kv_lines, "dead_letters": dict(system.dead_letters)}
+    if ways:
+        facts["steps_by_way"] = dict(ways)
     if steps:
         facts["scale"] = [step.outcome() for _, step in steps]
     return Report(
@@ -246,9 +249,9 @@ def _status(system: System, stack: Stack, promise: Promise[Any]) -> None:
         raise status.error
 
 
-def _build(system: System, scenario: Scenario, log: EventLog, base: Path, mode: str) -> Stack:
+def _build(system: System, scenario: Scenario, log: EventLog, base: Path, mode: str, ways: Counter[str]) -> Stack:
     if mode == "live":
-        return build(system, scenario, log, live, base, real_tokens=True, real_launch=True)
+        return build(system, scenario, log, partial(live, ways=ways), base, real_tokens=True, real_launch=True)
     if mode == "lockstep":
         make_runner = partial(lockstep, time_model=scenario.time_model)
         return build(system, scenario, log, make_runner, base, real_tokens=True)

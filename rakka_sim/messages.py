@@ -283,8 +283,19 @@ class Execute:
 
 
 @value
+class ExecuteNext:
+    """Run this plan when the one under way has ended, at once and unasked, if that ends as planned.
+
+    The outcome of the one under way says which (`StepOutcome.goes_on`); if it does not go on, this plan is dropped.
+    """
+
+    plan: StepPlan
+    feed: StepFeed
+
+
+@value
 class EndRun:
-    """End the run of steps under way at its next boundary."""
+    """End the run of steps under way at its next boundary; nothing follows it unasked."""
 
 
 @value

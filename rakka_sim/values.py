@@ -78,7 +78,9 @@ class Sampling:
 
     One of `stop_ids` (token ids; a model's end-of-sequence ids stand there too) ends the output and is its last token;
     one of the strings `stop` ends it too, and the text before it.
-    `seed` None: each request has its own, which depends on its id alone.
+    `seed` None: each request has its own, which depends on its id alone. Penalties as in the field: `presence` and
+    `frequency` are taken from the logit of an id that has been generated, the latter once for each time; the logit of
+    an id in the prompt or generated is divided by `repetition`, or multiplied if it is negative.
     """
 
     max_tokens: int | None = None
@@ -90,6 +92,12 @@ class Sampling:
     frequency_penalty: float = 0.0
     seed: int | None = None
     stop_ids: tuple[int, ...] = ()
+    repetition_penalty: float = 1.0
+
+    @property
+    def penalises(self) -> bool:
+        """Whether what is drawn depends on which ids are there already."""
+        return bool(self.presence_penalty or self.frequency_penalty) or self.repetition_penalty != 1.0
 
 
 GREEDY_TO_THE_END = Sampling(temperature=0.0)
@@ -203,7 +211,7 @@ class StepPlan:
     """What one step computes; `steps` > 1 is a run: that many identical decode steps in a row.
 
     `kv_blocks` are the blocks in use when the (first) step runs; `crossings[r]` is how many rows take a new block
-    at every step j of a run with j % block_size == r (empty where steps == 1).
+    at every step j of a run with j % block_size == r. A plan without them is a step that has its blocks already.
     """
 
     rows: Sequence[StepRow]
@@ -220,12 +228,16 @@ class StepPlan:
 
 @value
 class FedSequence:
-    """A sequence as a runner with real tokens must know it: every id known so far, and how to draw the next ones."""
+    """A sequence as a runner with real tokens must know it: every id known so far, and how to draw the next ones.
+
+    The first `prompt` of the ids are the prompt's; those after them have been generated.
+    """
 
     request_id: int
     tokens: tuple[int, ...]
     sampling: Sampling
     seed: int
+    prompt: int
 
 
 @value
@@ -246,7 +258,8 @@ class StepOutcome:
     """What a runner made of a plan: the end time (s) of each step that ran, and the tokens where they are real.
 
     `tokens[request_id]` has one id per step that ran; modelled runners leave it empty. A sequence in `broken` got
-    logits that are no numbers at the last of these steps, which has no token for it.
+    logits that are no numbers at the last of these steps, which has no token for it. `goes_on`: the plan has ended as
+    planned, and the runner is at the one that was to follow it.
     """
 
     plan: StepPlan
@@ -254,6 +267,7 @@ class StepOutcome:
     times: np.ndarray[Any, Any]
     tokens: dict[int, list[int]] = field(default_factory=dict)
     broken: tuple[int, ...] = ()
+    goes_on: bool = False
 
 
 class StepJob(Protocol):

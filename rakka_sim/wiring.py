@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from rakka_sim.actors.ahead import AheadEngineCore
 from rakka_sim.actors.coordinator import DpCoordinator
 from rakka_sim.actors.demands import demand_of
-from rakka_sim.actors.engine import EngineCore, Identity
+from rakka_sim.actors.engine import EngineCore
 from rakka_sim.actors.gateway import ApiGateway
+from rakka_sim.actors.identity import Identity
 from rakka_sim.actors.loader import WeightLoader
 from rakka_sim.actors.manager import DeploymentManager
 from rakka_sim.actors.metrics import Metrics
@@ -21,6 +24,7 @@ from rakka_sim.actors.worker import Launch, Runner
 from rakka_sim.config.gpus import GIB
 from rakka_sim.config.models import hf_config, model_spec
 from rakka_sim.config.scenario import TimeModel
+from rakka_sim.core.ahead import AheadBatcher
 from rakka_sim.core.batching import Batcher, BatchingLimits
 from rakka_sim.core.feed import TokenFeed
 from rakka_sim.core.kv import KvCache
@@ -109,7 +113,7 @@ def modelled(
         time_model or TimeModel(), plan.model, plan.device, engine, deployment.gpus_per_replica, plan.group
     )
     overhead = HOST_OVERHEAD_S if engine.host_overhead_us is None else engine.host_overhead_us * 1e-6
-    return lambda: ModelledRunner(times, overhead, engine.async_scheduling)
+    return lambda: ModelledRunner(times, overhead, bool(engine.async_scheduling))
 
 
 def lockstep(
@@ -126,23 +130,23 @@ def lockstep(
     return lambda: LockstepRunner(times(), make_runner(recipe))
 
 
-def live(deployment: Deployment, node: Node, plan: EnginePlan) -> Callable[[], Runner]:
-    """A runner in processes of this machine, whose steps take the time that they take."""
+def live(
+    deployment: Deployment, node: Node, plan: EnginePlan, ways: Counter[str] | None = None
+) -> Callable[[], Runner]:
+    """A runner in processes of this machine, whose steps take the time that they take; `ways` counts how they ran."""
     if deployment.placement.mig:
         raise NotBuilt(f"live mode on a MIG slice ({deployment.placement.mig})", "choose a whole GPU")
     if plan.others:
         where = " + ".join(str(ReplicaPart(*part)) for part in ((node.name, plan.gpus), *plan.others))
         remedy = "choose gpus that one node has: its processes are started on this machine alone"
         raise NotBuilt(f"live mode with a replica over several nodes ({deployment.name} on {where})", remedy)
-    if deployment.engine.async_scheduling:
-        raise NotBuilt("live mode with async_scheduling", "leave it off, or simulate")
     from rakka_sim.engines.processes import ProcessRunner
     from rakka_sim.engines.torch.architecture import architecture_of
 
     recipe = Recipe.of(deployment, plan.limits.max_model_len, plan.kv_blocks, plan.gpus)
     architecture_of(recipe)
     plan.model.check_tp(recipe.tp)
-    return lambda: ProcessRunner.start(recipe, deployment.engine.watchdog_s)
+    return lambda: ProcessRunner.start(recipe, deployment.engine.watchdog_s, ways)
 
 
 def engine_lines(scenario: Scenario, base: Path) -> list[str]:
@@ -241,7 +245,8 @@ def build(
         me = Identity(deployment.name, replica, index, deployment.serving, coordinator, manager)
         weights = None if loader is None else _weights(deployment, plan, assignment, routes)
         launch = Launch(make_runner(deployment, node, plan), deployment.engine.startup_s, real_launch, weights, loader)
-        return partial(_engine, me, deployment, plan, launch, log, real_tokens)
+        ahead = real_launch and deployment.engine.async_scheduling is not False
+        return partial(_engine, me, deployment, plan, launch, log, real_tokens, ahead)
 
     manager = system.spawn("manager", lambda: DeploymentManager(placement, coordinator, make_engine, log.holdings))
     gateway = system.spawn("gateway", lambda: ApiGateway(deployments, coordinator, metrics, log))
@@ -298,13 +303,22 @@ def _facts(deployment: Deployment, assignment: NodeAssignment, cluster: Cluster,
 
 
 def _engine(
-    me: Identity, deployment: Deployment, plan: EnginePlan, launch: Launch, log: EventLog, real_tokens: bool
+    me: Identity,
+    deployment: Deployment,
+    plan: EnginePlan,
+    launch: Launch,
+    log: EventLog,
+    real_tokens: bool,
+    ahead: bool,
 ) -> EngineCore:
     engine = deployment.engine
     kv = KvCache(plan.kv_blocks, engine.block_size, engine.enable_prefix_caching)
+    feed = _feed(deployment, plan, kv) if real_tokens else None
+    if ahead and feed is not None:
+        looking = AheadBatcher(plan.limits, kv, runs=engine.runs_of_steps)
+        return AheadEngineCore(me, looking, launch, log, feed, engine.stream_interval_s)
     kind = PipelinedBatcher if engine.async_scheduling else Batcher
-    batcher = kind(plan.limits, kv, runs=engine.runs_of_steps)
-    return EngineCore(me, batcher, launch, log, _feed(deployment, plan, kv) if real_tokens else None)
+    return EngineCore(me, kind(plan.limits, kv, runs=engine.runs_of_steps), launch, log, feed)
 
 
 def _feed(deployment: Deployment, plan: EnginePlan, kv: KvCache) -> TokenFeed:

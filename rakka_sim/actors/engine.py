@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections import deque
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from rakka_sim.actors.identity import Identity
 from rakka_sim.actors.passes import Schedule, SchedulingPass
 from rakka_sim.actors.step_log import StepLog, Times
 from rakka_sim.actors.worker import Launch, Worker
-from rakka_sim.core.batching import NOBODY, Batcher, Event, Preempted, Sampled, SequenceSpec, Started
+from rakka_sim.core.batching import ANY, NOBODY, Batcher, Event, Preempted, Sampled, SequenceSpec, Started
 from rakka_sim.core.supervision import Directive, Supervision
 from rakka_sim.errors import Backpressure, InferenceError, Internal, OutOfMemory
 from rakka_sim.messages import (
@@ -36,7 +37,6 @@ from rakka_sim.runtime.api import Actor, Context, Ref
 from rakka_sim.values import FinishReason, Load, Progress, StepOutcome, StepPlan, TokenChunk
 
 if TYPE_CHECKING:
-    from rakka_sim.config.deployment import Serving
     from rakka_sim.core.feed import TokenFeed
     from rakka_sim.records import EventLog
 
@@ -51,18 +51,6 @@ def _escalate(error: Exception) -> Directive:
 
 # What the worker could not mend by new contexts is not mended by a new worker: this bounds restarts over both tiers.
 WORKERS = Supervision(decide=_escalate)
-
-
-@dataclass(frozen=True, slots=True)
-class Identity:
-    """Which replica an engine is, and whom it reports to."""
-
-    deployment: str
-    replica: int
-    log_index: int
-    serving: Serving
-    coordinator: Ref[Any]
-    manager: Ref[Any]
 
 
 class EngineCore(Actor):
@@ -93,6 +81,7 @@ class EngineCore(Actor):
         self._failures = 0
         self._drain: Drain | None = None
         self._reported: tuple[float, ...] | None = None
+        self._longest_run = ANY
 
     def started(self, ctx: Context) -> None:
         ctx.spawn("worker", lambda: Worker(self._launch, ctx.self), WORKERS)
@@ -212,7 +201,7 @@ class EngineCore(Actor):
         if self._plan is not None or (not self._ready and busy):
             return
         self._admit_queued(ctx)
-        self._plan = self._batcher.plan()
+        self._plan = self._batcher.plan(self._longest_run)
         self._emit(ctx, self._batcher.take_events())
         if self._plan is not None and self._context is not None:
             self._ending = False

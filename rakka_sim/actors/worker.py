@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from rakka_sim.core.supervision import WORKER_TIER, Directive
 from rakka_sim.errors import ContextPoisoned, InputError, OutOfMemory, Unrecoverable
@@ -12,6 +12,7 @@ from rakka_sim.messages import (
     CancelLoad,
     EndRun,
     Execute,
+    ExecuteNext,
     LoadWeights,
     StepFailed,
     Stepped,
@@ -36,6 +37,14 @@ class Runner(Protocol):
 
     def close(self) -> None:
         """Let go of the device, at once."""
+        ...
+
+
+class AheadRunner(Runner, Protocol):
+    """One that can be told of the next plan before it has done with the newest."""
+
+    def follow(self, plan: StepPlan, feed: StepFeed) -> Job[StepOutcome]:
+        """The work of what is to follow the newest job; to be run only if that one's outcome says `goes_on`."""
         ...
 
 
@@ -77,6 +86,7 @@ class DeviceContext(Actor):
         self._engine = engine
         self._runner: Runner | None = None
         self._running: Running | None = None
+        self._next: Job[StepOutcome] | None = None  # what is to follow that without a pause
         self._began = self._loaded = 0.0  # s; when the weights are there the runner is made
         self._loading = False
 
@@ -94,8 +104,10 @@ class DeviceContext(Actor):
 
     def receive(self, ctx: Context, msg: Any) -> None:
         match msg:
-            case Stepped():
-                self._running = None
+            case Stepped(outcome):
+                following, self._next, self._running = self._next, None, None
+                if outcome.goes_on and following is not None:
+                    self._running = ctx.run(following, Stepped)
                 ctx.tell(self._engine, msg)
             case Execute(plan, _, feed, progress):
                 if self._runner is None:
@@ -105,11 +117,14 @@ class DeviceContext(Actor):
                     self._running = ctx.run(job, Stepped)
                     if progress is not None:
                         progress.look_into(job)
+            case ExecuteNext(plan, feed):
+                if self._running is not None:  # else it comes too late, and the engine will hear so
+                    self._next = cast("AheadRunner", self._runner).follow(plan, feed)
             case EndRun():
                 if self._running is not None:
                     self._running.interrupt()
             case JobFailed(error):
-                self._running = None
+                self._running = self._next = None
                 if self._runner is None and isinstance(error, OutOfMemory):
                     # For a step this means: go on with the next one. Without a runner there is nothing to go on with.
                     raise ContextPoisoned(f"it could not be built: {error}") from error

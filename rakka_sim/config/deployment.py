@@ -92,8 +92,11 @@ class EngineConfig(Table):
 
     `host_overhead_us` is what the host adds to every step, `frontend_overhead_us` what it adds to every request before
     the engine sees it (HTTP, tokenizing). Zero must be asked for: a simulator without them is wrong near saturation.
-    With `async_scheduling` the engine plans a step while the one before it is computed. Then the host's work is hidden
-    where a step is one CUDA graph, in steps of decode rows alone; any other it launches piece by piece.
+
+    `async_scheduling`: the engine plans a step while the one before it is computed. A modelled engine does so only if
+    asked (true), and then as vLLM does: who comes or goes is noticed one step late, and the host's work is hidden where
+    a step is one CUDA graph, in steps of decode rows alone. A real one does so unless it is not to (false), where that
+    does not change the schedule.
     """
 
     max_num_seqs: PositiveInt = 256
@@ -104,7 +107,9 @@ class EngineConfig(Table):
     gpu_memory_utilization: float = Field(0.9, gt=0.0, le=1.0)
     enable_prefix_caching: bool = True
     enable_chunked_prefill: bool = True
-    async_scheduling: bool = Field(False, description="plan each step before the one before it has ended")
+    async_scheduling: bool | None = Field(
+        None, description="plan before the last step has ended; none: where it is real"
+    )
     long_prefill_token_threshold: int = Field(0, ge=0, description="0: no limit of its own")
     dtype: Literal["bfloat16", "float16", "float32", "fp8"] = "bfloat16"
     kv_cache_dtype: Literal["auto", "bfloat16", "float16", "float32", "fp8"] = "auto"

@@ -228,17 +228,26 @@ def _architecture(keys: _Keys) -> str:
     return first
 
 
-def _window(keys: _Keys, architecture: str, layers: int) -> int | None:
+def _window(keys: _Keys, architecture: str, layers: int) -> tuple[int | None, tuple[int, ...]]:
+    """The sliding window in tokens, and the layers that have none even so."""
     if keys.config.get("sliding_window") is None or architecture == "LlamaForCausalLM":
-        return None
+        return None, ()
+    full: tuple[int, ...] = ()
     if architecture.startswith("Qwen"):
+        if not keys.flag("use_sliding_window"):
+            return None, ()
         first = keys.count("max_window_layers", layers) if keys.config.get("max_window_layers") != 0 else 0
-        if not keys.flag("use_sliding_window") or first >= layers:
-            return None
-        if first:
-            allowed = f"0 or at least num_hidden_layers ({layers}): windows on some layers only are not modelled"
+        kinds = keys.config.get("layer_types") or ["full_attention"] * first + ["sliding_attention"] * (layers - first)
+        known = {"full_attention", "sliding_attention"}
+        if not isinstance(kinds, list) or len(kinds) != layers or not known.issuperset(kinds):
+            raise InputError(f"{keys.where}: layer_types", kinds, f"a list of {layers}: {' or '.join(sorted(known))}")
+        full = tuple(n for n, kind in enumerate(kinds) if kind == "full_attention")
+        if len(full) >= layers:
+            return None, ()
+        if full and architecture == "Qwen3MoeForCausalLM":  # transformers gives its layers one kind of attention
+            allowed = f"0 or at least num_hidden_layers ({layers})"
             raise InputError(f"{keys.where}: max_window_layers", first, allowed)
-    return keys.count("sliding_window")
+    return keys.count("sliding_window"), full
 
 
 def _experts(keys: _Keys, architecture: str, layers: int, intermediate: int) -> dict[str, int]:
@@ -276,6 +285,7 @@ def _from_mapping(config: Mapping[str, Any], name: str, where: str) -> ModelSpec
     head_dim = keys.count("head_dim", hidden // heads)
     biases = _ARCHITECTURES[architecture]
     qkv = (heads + 2 * kv_heads) * head_dim
+    window, full_layers = _window(keys, architecture, layers)
     all_four = biases == "configured" and keys.flag("attention_bias")
     return ModelSpec(
         name=name,
@@ -289,7 +299,8 @@ def _from_mapping(config: Mapping[str, Any], name: str, where: str) -> ModelSpec
         vocab=keys.count("vocab_size"),
         tied_embeddings=keys.flag("tie_word_embeddings"),
         max_position_embeddings=keys.count("max_position_embeddings"),
-        sliding_window=_window(keys, architecture, layers),
+        sliding_window=window,
+        full_layers=full_layers,
         qk_norm=architecture.startswith("Qwen3"),
         attention_biases=qkv + hidden if all_four else qkv if biases == "qkv" else 0,
         mlp_bias=architecture == "LlamaForCausalLM" and keys.flag("mlp_bias"),

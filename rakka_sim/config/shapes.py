@@ -30,7 +30,7 @@ class ModelSpec:
 
     `sparse_layers` have `experts` feed-forward blocks of `expert_intermediate` each, of which a token uses
     `experts_per_token`; the other layers have one of `intermediate`. `linear_biases` and `norm_sizes` are elements per
-    layer. `sliding_window` is in tokens, None for full attention.
+    layer. `sliding_window` is in tokens, None for full attention; `full_layers` have none even so.
     """
 
     name: str
@@ -45,6 +45,7 @@ class ModelSpec:
     tied_embeddings: bool
     max_position_embeddings: int
     sliding_window: int | None = None
+    full_layers: tuple[int, ...] = ()
     qk_norm: bool = False
     attention_biases: int = 0
     mlp_bias: bool = False
@@ -126,8 +127,9 @@ class ModelSpec:
         """Arithmetic of one token through layers and head, attending to `context` tokens."""
         idle = self.sparse_layers * (self.experts - self.experts_per_token) * self.expert_parameters
         matrices = self.linear_parameters - idle + self.head_parameters
-        attended = context if self.sliding_window is None else min(context, self.sliding_window)
-        return 2 * matrices + 4 * self.layers * self.heads * self.head_dim * attended
+        full = self.layers if self.sliding_window is None else len(self.full_layers)
+        attended = full * context + (self.layers - full) * min(context, self.sliding_window or 0)
+        return 2 * matrices + 4 * self.heads * self.head_dim * attended
 
     # --- tensor parallelism -----------------------------------------------------------------------------------------
 

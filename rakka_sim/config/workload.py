@@ -260,6 +260,9 @@ class SamplingConfig(Table):
     temperature: NonNegativeFloat = 0.0
     top_p: float = Field(default=1.0, gt=0, le=1)
     top_k: NonNegativeInt = 0
+    presence_penalty: float = Field(default=0.0, ge=-2, le=2)
+    frequency_penalty: float = Field(default=0.0, ge=-2, le=2)
+    repetition_penalty: float = Field(default=1.0, gt=0, allow_inf_nan=False)
 
 
 class WorkloadConfig(_Checked):

@@ -2,8 +2,10 @@
 
 vLLM V1's scheduler. There are no phases: each sequence has `computed` tokens that chase its `total` ones. A step has a
 budget of tokens. Running sequences take their share first, in order; a waiting one is seated while budget, seats and
-blocks last. One that finds no block takes the last running one's, which is computed again later. Decode steps that are
-sure to be alike are planned as one run (`core.runs`). `plan` and `commit` alternate.
+blocks last. One that finds no block takes the last running one's, which is computed again later.
+
+Decode steps that are sure to be alike are planned as one run (`core.runs`). `plan` and `commit` alternate; who wants
+the next plan before the one in flight has ended uses `core.ahead`.
 """
 
 from __future__ import annotations
@@ -12,7 +14,7 @@ from bisect import insort
 from collections.abc import Mapping
 
 from rakka_sim.core.kv import KvCache
-from rakka_sim.core.runs import commit_blocks, plan_run, promised_blocks
+from rakka_sim.core.runs import ANY, commit_blocks, plan_run, promised_blocks
 from rakka_sim.core.sequence import (
     NOBODY,
     BatchingLimits,
@@ -33,7 +35,7 @@ from rakka_sim.core.waiting import WaitingQueue
 from rakka_sim.errors import BadRequest, InvariantBroken
 from rakka_sim.values import FinishReason, Load, StepPlan
 
-__all__ = ["NOBODY", "Batcher", "BatchingLimits", "Event", "Preempted", "Sampled", "SequenceSpec", "Started"]
+__all__ = ["ANY", "NOBODY", "Batcher", "BatchingLimits", "Event", "Preempted", "Sampled", "SequenceSpec", "Started"]
 
 
 class Batcher:
@@ -112,26 +114,28 @@ class Batcher:
 
     # --- a step, or a run of steps ------------------------------------------------------------------------------
 
-    def plan(self) -> StepPlan | None:
-        """What to compute next; None when there is nothing to compute."""
+    def plan(self, most: int = ANY) -> StepPlan | None:
+        """What to compute next, a step or a run of up to `most`; None when there is nothing to compute."""
         if self._plan is not None:
             raise InvariantBroken("batcher", "a plan is in flight already")
-        if not self._plan_run() and self._sequences:
+        if not self._plan_run(most) and self._sequences:
             self._plan_step()
             self._head = self._waiting.head()
         return self._plan
 
-    def _plan_run(self) -> bool:
+    def _plan_run(self, most: int) -> bool:
         if self._runs and self._running:
-            self._plan = plan_run(self._running, self._waiting, self.limits, self._kv)
+            self._plan = plan_run(self._running, self._waiting, self.limits, self._kv, most)
             self._flight, self._head = self._running.copy(), self._waiting.head()
         return self._plan is not None
 
     @property
     def run_must_end(self) -> bool:
-        """Whether the run in flight is to end at its next boundary: a row is cancelled, or somebody may get a seat."""
-        if self._plan is None or self._plan.steps == 1:
-            return False
+        """Whether the run in flight is to end at its next boundary, because of what came or went since it began."""
+        return self._plan is not None and self._plan.steps > 1 and self._others_are_due()
+
+    def _others_are_due(self) -> bool:
+        """Whether a row has been cancelled, or a seat is free and somebody else is next in the queue."""
         return self._cut or (len(self._running) < self.limits.seats and self._waiting.head() is not self._head)
 
     def _plan_step(self) -> None:
@@ -216,7 +220,7 @@ class Batcher:
         if plan is None or not 1 <= steps_done <= plan.steps:
             raise InvariantBroken("batcher", f"{steps_done} steps are done of {plan and plan.steps}")
         step, self._clock = self._clock, self._clock + steps_done
-        if plan.steps > 1:
+        if plan.crossings:
             commit_blocks(self._flight, steps_done, self._kv)
             finished = self._commit_run(step, steps_done, steps_done == plan.steps, ended)
         else:
@@ -324,7 +328,7 @@ class Batcher:
         places = check_places(self._sequences.values(), self._running, self._waiting, self.limits.seats)
         if self._uncomputed != sum(seq.total - seq.computed for seq in places):
             raise InvariantBroken("batcher", f"{self._uncomputed} tokens are counted as not computed")
-        one_step = self._plan is not None and self._plan.steps == 1
+        one_step = self._plan is not None and not self._plan.crossings
         for seq in places:
             in_flight = seq in self._flight
             seq.check(in_flight, len(self._kv.table(seq.request_id)), self._kv.block_size, one_step and in_flight)

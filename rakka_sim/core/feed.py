@@ -6,6 +6,7 @@ A batcher counts tokens; a runner with tensors needs the ids, and the blocks of 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Protocol
 
@@ -26,10 +27,13 @@ class Detokenizer(Protocol):
 class _Told:
     """One request: its tokens, and how much of it the runner knows."""
 
-    __slots__ = ("blocks", "known", "sampling", "seed", "spoken", "stopping", "text", "tokens")
+    __slots__ = ("blocks", "known", "prompt", "sampling", "seed", "spoken", "stopping", "text", "tokens")
 
-    def __init__(self, tokens: tuple[int, ...], sampling: Sampling, seed: int, text: Detokenizer | None) -> None:
+    def __init__(
+        self, tokens: tuple[int, ...], prompt: int, sampling: Sampling, seed: int, text: Detokenizer | None
+    ) -> None:
         self.tokens = list(tokens)
+        self.prompt = prompt
         self.spoken = len(tokens)  # so many of them need not be told to the client
         self.sampling = sampling
         self.seed = seed
@@ -60,8 +64,10 @@ class TokenFeed:
             raise BadRequest(f"token ids are 0 to {self._vocab - 1}; the prompt has {min(ids)} to {max(ids)}")
         if sampling.stop and self._detokenizer is None:
             raise BadRequest("stop strings need a tokenizer: give stop_ids")
-        if sampling.presence_penalty or sampling.frequency_penalty:
-            raise BadRequest("penalties are not built in this engine")
+        if not (abs(sampling.presence_penalty) <= 2.0 and abs(sampling.frequency_penalty) <= 2.0):
+            raise BadRequest("presence_penalty and frequency_penalty are -2 to 2")
+        if not 0.0 < sampling.repetition_penalty < math.inf:
+            raise BadRequest("repetition_penalty is above 0; 1 is none")
         if not (sampling.temperature >= 0.0 and 0.0 < sampling.top_p <= 1.0 and sampling.top_k >= 0):
             raise BadRequest("temperature is 0 or more, top_p above 0 and at most 1, top_k 0 (all) or more")
 
@@ -69,7 +75,7 @@ class TokenFeed:
         """A request has entered the batcher, with what a former engine generated."""
         seed = batch.request_id if batch.sampling.seed is None else batch.sampling.seed
         text = self._detokenizer() if self._detokenizer is not None else None
-        told = _Told((*batch.token_ids, *generated), batch.sampling, seed, text)
+        told = _Told((*batch.token_ids, *generated), len(batch.token_ids), batch.sampling, seed, text)
         if text is not None and generated:
             said = text.add(list(generated))
             if told.stopping is not None:
@@ -101,7 +107,7 @@ class TokenFeed:
             request_id = row.request_id
             told, table = self._told[request_id], self._kv.table(request_id)
             if not told.known:
-                new.append(FedSequence(request_id, tuple(told.tokens), told.sampling, told.seed))
+                new.append(FedSequence(request_id, tuple(told.tokens), told.sampling, told.seed, told.prompt))
                 told.known = True
             more = promised.get(request_id, ())
             if more or told.blocks < len(table):
@@ -109,6 +115,20 @@ class TokenFeed:
                 told.blocks = len(table)  # what was promised is not sure to be kept: it will be told again
         gone, self._gone = tuple(self._gone), []
         return StepFeed(tuple(new), blocks, gone)
+
+    def inputs_ahead(self, plan: StepPlan, promised: dict[int, list[int]]) -> StepFeed:
+        """The same for a plan that is to follow the one in flight; `promised` are the blocks that both will take.
+
+        Every sequence in it is in the one in flight, whose tables the runner has right. Nothing is lost with it if it
+        is dropped.
+        """
+        blocks: dict[int, tuple[int, tuple[int, ...]]] = {}
+        for row in plan.rows:
+            told = self._told[row.request_id]
+            told.blocks = len(self._kv.table(row.request_id))
+            if more := promised.get(row.request_id):
+                blocks[row.request_id] = told.blocks, tuple(more)
+        return StepFeed((), blocks, ())
 
     def took(self, outcome: StepOutcome) -> dict[int, FinishReason]:
         """Note the tokens of a plan; the requests that have come to an end of their own with it."""

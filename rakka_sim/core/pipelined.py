@@ -18,6 +18,7 @@ from itertools import chain
 
 from rakka_sim.core.batching import NOBODY, Batcher, BatchingLimits, Event, SequenceSpec
 from rakka_sim.core.kv import KvCache
+from rakka_sim.core.runs import ANY
 from rakka_sim.core.sequence import Sequence
 from rakka_sim.core.step import Step
 from rakka_sim.core.waiting import WaitingQueue
@@ -74,10 +75,10 @@ class PipelinedBatcher(Batcher):
         super().add(spec)
         self._waiting.hide(self._sequences[spec.request_id])
 
-    def plan(self) -> StepPlan | None:
+    def plan(self, most: int = ANY) -> StepPlan | None:
         if self._plan is not None:
             raise InvariantBroken("batcher", "a plan is in flight already")
-        if not self._over and not self._waiting.unseen and self._plan_run():
+        if not self._over and not self._waiting.unseen and self._plan_run(most):
             return self._plan
         for _ in range(2):
             self._plan_step()

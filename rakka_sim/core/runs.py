@@ -12,9 +12,13 @@ from rakka_sim.core.waiting import WaitingQueue
 from rakka_sim.errors import InvariantBroken
 from rakka_sim.values import DecodeRows, StepPlan
 
+ANY = 1 << 62  # steps: no limit
 
-def plan_run(running: list[Sequence], waiting: WaitingQueue, limits: BatchingLimits, kv: KvCache) -> StepPlan | None:
-    """The run that these sequences can do next; None if that is not certain to be two steps or more."""
+
+def plan_run(
+    running: list[Sequence], waiting: WaitingQueue, limits: BatchingLimits, kv: KvCache, most: int = ANY
+) -> StepPlan | None:
+    """The run that these sequences can do next, of up to `most` steps; None if it is not certain to be two at least."""
     newest = running[-1]
     if newest.total - newest.computed != 1:  # the likeliest one to be still in its prompt
         return None
@@ -22,7 +26,7 @@ def plan_run(running: list[Sequence], waiting: WaitingQueue, limits: BatchingLim
     context, count = sum(contexts), len(running)
     if sum([seq.total for seq in running]) - context != count:  # each lacks a token at least: somebody lacks more
         return None
-    steps = min([seq.end - seq.total for seq in running])
+    steps = min(most, min([seq.end - seq.total for seq in running]))
     head = waiting.head()
     if head is not None and count < limits.seats:
         steps = _steps_until_head_may_move(running, head, steps, limits, kv)
@@ -31,7 +35,7 @@ def plan_run(running: list[Sequence], waiting: WaitingQueue, limits: BatchingLim
     for computed in contexts:
         crossings[-computed % block_size] += 1
     if steps >= 2:
-        steps = min(steps, _steps_that_fit(crossings, count, kv.free_blocks))
+        steps = min(steps, steps_that_fit(crossings, count, kv.free_blocks))
     if steps < 2:
         return None
     return StepPlan(
@@ -48,7 +52,8 @@ def plan_run(running: list[Sequence], waiting: WaitingQueue, limits: BatchingLim
     )
 
 
-def _steps_that_fit(crossings: list[int], rows: int, free: int) -> int:
+def steps_that_fit(crossings: list[int], rows: int, free: int) -> int:
+    """For how many steps `free` blocks last `rows` rows; `crossings` as in a `StepPlan`."""
     # Every row takes one block in each `block_size` steps.
     cycles, free = divmod(free, rows)
     steps = cycles * len(crossings)
@@ -139,16 +144,21 @@ def _commit_step_by_step(sequences: list[Sequence], steps: int, kv: KvCache) -> 
             grow(seq.request_id, seq.computed + step + 1)
 
 
-def promised_blocks(plan: StepPlan, kv: KvCache) -> dict[int, list[int]]:
-    """The blocks that each row of a run gets on top of its table, in order; none for a plan of one step."""
-    promised: dict[int, list[int]] = {}
-    if plan.steps == 1:
-        return promised
-    block_size = kv.block_size
+def taking_order(plan: StepPlan, block_size: int) -> list[int]:
+    """The requests that take a block in a run, one entry a block, in the order of taking; none for a step, which has
+    taken its own when it was planned."""
+    if not plan.crossings:
+        return []
     takers: list[list[int]] = [[] for _ in range(block_size)]
     for row in plan.rows:
         takers[-row.context % block_size].append(row.request_id)
-    order = [request_id for step in range(plan.steps) for request_id in takers[step % block_size]]
+    return [request_id for step in range(plan.steps) for request_id in takers[step % block_size]]
+
+
+def promised_blocks(plan: StepPlan, kv: KvCache) -> dict[int, list[int]]:
+    """The blocks that each row of a run gets on top of its table, in order; none for a plan of one step."""
+    promised: dict[int, list[int]] = {}
+    order = taking_order(plan, kv.block_size)
     for request_id, block in zip(order, kv.next_free(len(order)), strict=True):
         promised.setdefault(request_id, []).append(block)
     return promised

@@ -15,11 +15,16 @@ POISONED = 71  # exit code of a process whose device context is unusable
 
 @value
 class Work:
-    """To a worker: compute this plan. `number` counts up; a run ends early when it is the one in `Shared.cut`."""
+    """To a worker: compute this plan. `number` counts up; a run ends early when it is the one in `Shared.cut`.
+
+    `after` is the number of the work that it follows unasked, if that ends as planned (`Done`); else it is dropped.
+    0: it follows none, and is to be computed as it comes.
+    """
 
     number: int
     plan: StepPlan
     feed: StepFeed
+    after: int = 0
 
 
 @value
@@ -31,11 +36,18 @@ class Ready:
 
 @value
 class Done:
-    """From a worker: the plan is computed; the end of each step that ran (`runtime.wall.instant`), and its tokens."""
+    """From a worker: the plan is computed; the end of each step that ran (`runtime.wall.instant`), and its tokens.
+
+    `as_planned`: what was to follow is computed unasked, whether it has come by now or is still on its way.
+    `began`: when the worker came to this work (`instant`). `way`: how its steps were computed, as a graph or not.
+    """
 
     times: np.ndarray[Any, Any]
     tokens: dict[int, list[int]]
     broken: tuple[int, ...]
+    as_planned: bool = False
+    began: float = 0.0
+    way: str = ""
 
 
 @value

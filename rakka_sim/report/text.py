@@ -105,6 +105,8 @@ def facts(report: Report) -> list[tuple[str, str]]:
     rows += [("start-up" if place == 0 else "", line) for place, line in enumerate(_startups(of))]
     lines = [*_kv_blocks(of), *_lines(report.facts.get("kv"))]
     rows += [("KV blocks" if place == 0 else "", line) for place, line in enumerate(lines)]
+    if ways := report.facts.get("steps_by_way"):
+        rows.append(("steps run", ", ".join(f"{count:,} {way}" for way, count in sorted(ways.items()))))
     steps = [_scale_line(step) for step in report.facts.get("scale", ())]
     rows += [("scale" if place == 0 else "", line) for place, line in enumerate(steps)]
     return [*rows, ("digest", report.digest)]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rakka_sim.errors import InputError
+from rakka_sim.errors import InputError, NotBuilt
 from rakka_sim.timing.graphs import Padding, capture_sizes
 from rakka_sim.timing.roofline import Roofline
 
@@ -34,6 +34,8 @@ def make_time_model(
         raise InputError(
             "time_model", f"{asked.kind}, for GPUs of {group.hosts} nodes", "roofline: others know one node"
         )
+    if model.full_layers:
+        raise NotBuilt(f"step times of {model.name}, which has windows on some layers only", "run it live")
     padding = Padding(capture_sizes(engine.max_num_seqs, engine.max_num_batched_tokens))
     if asked.kind == "profile":
         from rakka_sim.timing.profile import profile_model

@@ -124,7 +124,15 @@ def _sampling_for(config: SamplingConfig) -> Callable[[int], Sampling]:
 
     @functools.cache
     def limited(max_tokens: int | None) -> Sampling:
-        return Sampling(max_tokens, config.temperature, config.top_p, config.top_k)
+        return Sampling(
+            max_tokens,
+            config.temperature,
+            config.top_p,
+            config.top_k,
+            presence_penalty=config.presence_penalty,
+            frequency_penalty=config.frequency_penalty,
+            repetition_penalty=config.repetition_penalty,
+        )
 
     if config.max_tokens == "output":
         return limited

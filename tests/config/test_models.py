@@ -217,7 +217,7 @@ def test_an_architecture_that_is_not_modelled_is_refused(value: object) -> None:
         (MIXED_MOE | {"num_experts_per_tok": 9}, "num_experts_per_tok"),
         (MIXED_MOE | {"num_experts": None}, "num_experts"),
         (MIXED_MOE | {"mlp_only_layers": [5]}, "mlp_only_layers"),
-        (QWEN_25_7B | {"use_sliding_window": True, "max_window_layers": 14}, "max_window_layers"),
+        (QWEN_25_7B | {"use_sliding_window": True, "layer_types": ["full_attention"] * 3}, "layer_types"),
     ],
 )
 def test_sizes_that_do_not_go_together_are_named(change: dict[str, Any], where: str) -> None:
@@ -263,3 +263,15 @@ def test_kv_heads_are_split_then_copied() -> None:
 def test_a_spec_is_a_value() -> None:
     assert isinstance(model_spec("Qwen3-8B"), ModelSpec)
     assert {model_spec("Qwen3-8B"): 1}[model_spec("Qwen/Qwen3-8B")] == 1
+
+
+def test_windows_on_some_layers_cost_less_arithmetic_on_those_alone() -> None:
+    some = from_hf(QWEN_25_7B | {"use_sliding_window": True, "max_window_layers": 14, "sliding_window": 1000})
+    assert (some.sliding_window, some.full_layers) == (1000, tuple(range(14)))
+    every = from_hf(QWEN_25_7B | {"use_sliding_window": True, "max_window_layers": 0, "sliding_window": 1000})
+    none = from_hf(QWEN_25_7B)
+    assert 2 * some.flops_per_token(5000) == every.flops_per_token(5000) + none.flops_per_token(5000)
+    # The other spelling says it layer by layer.
+    kinds = ["full_attention", "sliding_attention"] * 14
+    spelt = from_hf(QWEN_25_7B | {"use_sliding_window": True, "layer_types": kinds})
+    assert spelt.full_layers == tuple(range(0, 28, 2))

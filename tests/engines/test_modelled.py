@@ -10,14 +10,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rakka_sim.config.gpus import gpu
-from rakka_sim.config.loading import load_scenario
 from rakka_sim.config.models import model_spec
 from rakka_sim.engines.modelled import ModelledJob, ModelledRunner, step_shape
-from rakka_sim.errors import NotBuilt
 from rakka_sim.timing.api import StepShape
 from rakka_sim.timing.roofline import Roofline
 from rakka_sim.values import StepPlan, StepRow
-from rakka_sim.wiring import engine_plan, live
 
 HOST_S = 0.5e-3
 MODEL = Roofline(model_spec("Qwen3-0.6B"), gpu("H200"))
@@ -55,15 +52,6 @@ def test_a_host_that_is_ahead_costs_nothing_in_steps_of_decode_rows_alone() -> N
     for plan, hidden in ((alone, HOST_S), (mixed, 0.0)):
         late, ahead = (ModelledRunner(MODEL, HOST_S, ahead).job(plan).ends_at(1.0, RNG) for ahead in (False, True))
         assert late - ahead == pytest.approx(hidden, abs=1e-12)
-
-
-def test_live_mode_does_not_schedule_ahead() -> None:
-    loaded, _ = load_scenario(
-        {"deployment": [{"name": "m", "model": "Qwen3-0.6B", "runtime_config": {"async_scheduling": True}}]}
-    )
-    deployment, node = loaded.deployment[0], loaded.cluster.nodes[0]
-    with pytest.raises(NotBuilt, match="async_scheduling"):
-        live(deployment, node, engine_plan(deployment, node))
 
 
 def stepped(contexts: list[int], steps: int, start: float, cuts: list[float]) -> list[float]:

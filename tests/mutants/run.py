@@ -17,6 +17,7 @@ import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import ahead
 import batching
 import placement
 
@@ -39,7 +40,8 @@ def survives(mutant: tuple[str, str, str, str], copies: Path, number: int) -> st
         return f"{file}: the text {text!r} is there {original.count(text)} times, not once"
     path.write_text(original.replace(text, fault), "utf-8")
     command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", "-p", "no:xdist"]
-    command += batching.TESTS if group == batching.GROUP else placement.tests_for(group, file)
+    lists = {"ahead": ahead.tests_for, batching.GROUP: lambda *_: batching.TESTS}
+    command += lists.get(group, placement.tests_for)(group, file)
     # Derandomised: a fault that needs luck to be seen counts as unseen.
     environment = {**os.environ, "PYTHONPATH": str(folder), "PYTHONDONTWRITEBYTECODE": "1", "CI": "1"}
     done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
@@ -56,7 +58,7 @@ def main() -> int:
     parser.add_argument("--jobs", type=int, default=2)
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
-    every = [*placement.all_mutants(), *((batching.GROUP, *fault) for fault in batching.FAULTS)]
+    every = [*placement.all_mutants(), *((batching.GROUP, *fault) for fault in batching.FAULTS), *ahead.all_mutants()]
     mutants = [mutant for mutant in every if options.only in (None, mutant[0])]
     with tempfile.TemporaryDirectory() as copies, ThreadPoolExecutor(options.jobs) as pool:
         numbers = range(len(mutants))

@@ -230,3 +230,5 @@ def test_the_scenario_for_any_cpu_runs_live() -> None:
     report = rakka_sim.run("scenarios/tiny_cpu.toml", mode="live", overrides={"workload.requests": 20})
     assert report.summary()["outcomes"] == {"stop": 20}
     assert report.mode == "live"
+    assert report.facts["steps_by_way"] == {"eager": report.log.total_steps}
+    assert f"{report.log.total_steps:,} eager" in str(report)

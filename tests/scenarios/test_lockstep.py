@@ -69,7 +69,9 @@ def alone(batch: ExecuteBatch, heard: list[int]) -> list[int]:
         ),
         KvPool(spec.layers, pages, BLOCK, spec.kv_heads, spec.head_dim, torch.float64),
     )
-    rows, sampling = len(logits), batch.sampling
+    logits, rows, sampling = logits.clone(), len(logits), batch.sampling
+    for place, row in enumerate(logits):
+        penalise(row, batch.token_ids, heard[:place], sampling)
     seed = batch.request_id if sampling.seed is None else sampling.seed
     drawn: list[int] = ops.sample(
         logits,
@@ -80,6 +82,16 @@ def alone(batch: ExecuteBatch, heard: list[int]) -> list[int]:
         torch.arange(first + 1, count + 1),
     ).tolist()
     return drawn
+
+
+def penalise(logits: torch.Tensor, prompt: tuple[int, ...], generated: list[int], sampling: Sampling) -> None:
+    """In place, by looking up the ids that are there."""
+    if sampling.penalises:
+        there = torch.tensor(sorted({*prompt, *generated}))
+        counts = torch.bincount(torch.tensor(generated, dtype=torch.int64), minlength=len(logits))[there]
+        scores, factor = logits[there], sampling.repetition_penalty
+        scores = torch.where(scores > 0, scores / factor, scores * factor)
+        logits[there] = scores - sampling.presence_penalty * (counts > 0) - sampling.frequency_penalty * counts
 
 
 class Notes(Scribe):
@@ -192,6 +204,9 @@ def real_scenarios(draw: st.DrawFn) -> dict[str, Any]:
         drawing = st.sampled_from(
             [{}, {"temperature": 1.0}, {"temperature": 0.7, "top_k": 20}, {"temperature": 1.3, "top_p": 0.8}]
         )
+        penalties = {"presence_penalty": 0.7, "frequency_penalty": 0.4, "repetition_penalty": 1.3}
+        some = draw(st.sets(st.sampled_from(sorted(penalties))))
+        load["sampling"] = load.get("sampling", {}) | {name: penalties[name] for name in some}
         load["sampling"] = load.get("sampling", {}) | draw(drawing)
     return scenario
 

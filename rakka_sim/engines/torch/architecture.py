@@ -11,40 +11,40 @@ from typing import TYPE_CHECKING, Any
 
 from rakka_sim.config.models import from_hf
 from rakka_sim.config.shapes import ModelSpec
-from rakka_sim.errors import InputError, NotBuilt
+from rakka_sim.engines.torch.rope import Scaling, rope_of
+from rakka_sim.errors import NotBuilt
 
 if TYPE_CHECKING:
     from rakka_sim.engines.recipe import Recipe
 
 DTYPES = ("float64", "float32", "bfloat16", "float16")
-BUILT = ("LlamaForCausalLM", "MistralForCausalLM", "Qwen2ForCausalLM", "Qwen3ForCausalLM", "Qwen3MoeForCausalLM")
+BUILT = (
+    "LlamaForCausalLM",
+    "MistralForCausalLM",
+    "MixtralForCausalLM",
+    "Qwen2ForCausalLM",
+    "Qwen3ForCausalLM",
+    "Qwen3MoeForCausalLM",
+)
 QKV_BIAS, OUT_BIAS = ("Qwen2ForCausalLM",), ("LlamaForCausalLM", "Qwen3ForCausalLM", "Qwen3MoeForCausalLM")
 
 
 @dataclass(frozen=True, slots=True)
-class Llama3Scaling:
-    """Llama 3.1's longer context: slow rotations are slowed by `factor`, fast ones stay, those between are blended."""
-
-    factor: float
-    low_freq_factor: float
-    high_freq_factor: float
-    original_max_position_embeddings: int
-
-
-@dataclass(frozen=True, slots=True)
 class Architecture:
-    """A decoder of `spec`'s shapes. `sparse[n]` says whether layer n is a mixture of experts.
+    """A decoder of `spec`'s shapes. `sparse[n]` says whether layer n is a mixture of experts, `windows[n]` how many
+    tokens a query of it sees (None: all).
 
-    `norm_topk_prob`: the weights of the experts chosen for a token are scaled to add up to one.
+    `norm_topk_prob`: the weights of the experts chosen for a token add up to one, as Mixtral's always do.
     """
 
     spec: ModelSpec
     norm_eps: float
     rope_theta: float
-    rope_scaling: Llama3Scaling | None
+    rope_scaling: Scaling | None
     qkv_bias: bool
     out_bias: bool
     sparse: tuple[bool, ...]
+    windows: tuple[int | None, ...]
     norm_topk_prob: bool
     initializer_range: float = 0.02
 
@@ -57,7 +57,7 @@ class Architecture:
         activation = config.get("hidden_act", "silu")
         if activation != "silu":
             raise NotBuilt(f"hidden_act {activation!r} of {name}", "built: 'silu'")
-        theta, scaling = _rope(config, name)
+        theta, scaling = rope_of(config, name)
         biased = bool(config.get("attention_bias", False)) and spec.architecture in OUT_BIAS
         return cls(
             spec=spec,
@@ -67,7 +67,8 @@ class Architecture:
             qkv_bias=biased or spec.architecture in QKV_BIAS,
             out_bias=biased,
             sparse=_sparse(config, spec),
-            norm_topk_prob=bool(config.get("norm_topk_prob", False)),
+            windows=tuple(None if n in spec.full_layers else spec.sliding_window for n in range(spec.layers)),
+            norm_topk_prob=bool(config.get("norm_topk_prob", spec.architecture == "MixtralForCausalLM")),
             initializer_range=float(config.get("initializer_range", 0.02)),
         )
 
@@ -84,27 +85,3 @@ def _sparse(config: Mapping[str, Any], spec: ModelSpec) -> tuple[bool, ...]:
         return (False,) * spec.layers
     stride, dense = config.get("decoder_sparse_step") or 1, config.get("mlp_only_layers") or ()
     return tuple((layer + 1) % stride == 0 and layer not in dense for layer in range(spec.layers))
-
-
-def _rope(config: Mapping[str, Any], name: str) -> tuple[float, Llama3Scaling | None]:
-    """Both spellings: `rope_parameters` of transformers 5, `rope_theta` and `rope_scaling` of those before."""
-    given = config.get("rope_parameters") or config.get("rope_scaling") or {}
-    theta = given.get("rope_theta", config.get("rope_theta", 10_000.0))
-    if given.get("partial_rotary_factor", config.get("partial_rotary_factor", 1.0)) != 1.0:
-        raise NotBuilt(f"partial_rotary_factor of {name}", "built: 1.0")
-    kind = given.get("rope_type", given.get("type", "default"))
-    if kind == "default":
-        return float(theta), None
-    if kind != "llama3":
-        raise NotBuilt(f"rope scaling {kind!r} of {name}", "built: 'default' and 'llama3'")
-    try:
-        scaling = Llama3Scaling(
-            float(given["factor"]),
-            float(given["low_freq_factor"]),
-            float(given["high_freq_factor"]),
-            int(given["original_max_position_embeddings"]),
-        )
-    except (KeyError, TypeError, ValueError) as error:
-        allowed = "numbers factor, low_freq_factor, high_freq_factor, original_max_position_embeddings"
-        raise InputError(f"rope scaling of {name}", dict(given), allowed) from error
-    return float(theta), scaling

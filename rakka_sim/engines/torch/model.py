@@ -1,4 +1,5 @@
-"""The decoder: token ids in, logits out. Llama, Mistral, Qwen2, Qwen3 and Qwen3-MoE are one class, told by a config.
+"""The decoder: token ids in, logits out. Llama, Mistral, Mixtral, Qwen2, Qwen3 and Qwen3-MoE are one class, which an
+`Architecture` tells apart: read `architecture.py` beside it.
 
 A step's sequences lie packed one behind the other, [tokens, hidden], whatever each of them computes: a prompt, a chunk
 of one, a single token. Only attention asks which token is whose. Shapes below leave tensor parallelism out: with it,
@@ -16,9 +17,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from rakka_sim.engines.torch import ops
-from rakka_sim.engines.torch.architecture import Architecture, Llama3Scaling
+from rakka_sim.engines.torch.angles import rotations
+from rakka_sim.engines.torch.architecture import Architecture
 from rakka_sim.engines.torch.group import ALONE, Group
 from rakka_sim.engines.torch.kv_pool import KvPool
+from rakka_sim.engines.torch.rope import DynamicScaling
+from rakka_sim.errors import NotBuilt
 
 
 @dataclass(slots=True)
@@ -83,13 +87,16 @@ class Linear(nn.Module):
 
 
 class Attention(nn.Module):
-    """Queries, keys and values in one matrix; rotate, store, attend, project."""
+    """Queries, keys and values in one matrix; rotate, store, attend, project.
 
-    def __init__(self, architecture: Architecture, shard: Shard, group: Group) -> None:
+    What is stored includes this step's own keys and values, so attention reads everything from the pools.
+    """
+
+    def __init__(self, architecture: Architecture, shard: Shard, group: Group, window: int | None) -> None:
         super().__init__()
         hidden, dim = architecture.spec.hidden, shard.head_dim
         self.shard, self.group, self.eps = shard, group, architecture.norm_eps
-        self.window = architecture.spec.sliding_window
+        self.window = window
         self.scale = 1.0 / math.sqrt(dim)
         self.qkv = Linear(hidden, (shard.heads + 2 * shard.kv_heads) * dim, architecture.qkv_bias)
         # A bias is added once, not once a rank.
@@ -140,7 +147,11 @@ class Mlp(nn.Module):
 
 
 class Experts(nn.Module):
-    """A mixture of experts: each token goes through its best few, weighted by the router's softmax."""
+    """A mixture of experts: each token goes through its best few, weighted by the router's softmax over all of them.
+
+    gate_up: [experts, 2 * width, hidden], down: [experts, hidden, width]. With tensor parallelism every rank has a part
+    of every expert, so all route alike.
+    """
 
     def __init__(self, architecture: Architecture, width: int, group: Group) -> None:
         super().__init__()
@@ -155,6 +166,7 @@ class Experts(nn.Module):
         if self.normalise:
             weights = weights / weights.sum(dim=-1, keepdim=True)
         weights, out = weights.to(x.dtype), torch.zeros_like(x)
+        # Expert by expert over the tokens that chose it: [tokens, chosen] is searched for each.
         for expert in torch.unique(experts).tolist():
             token, place = torch.where(experts == expert)
             done = F.linear(ops.silu_mul(F.linear(x[token], self.gate_up[expert])), self.down[expert])
@@ -165,12 +177,14 @@ class Experts(nn.Module):
 class Layer(nn.Module):
     """Attention, then feed-forward, each behind a norm. What is added up on the way is `residual`."""
 
-    def __init__(self, architecture: Architecture, shard: Shard, group: Group, sparse: bool) -> None:
+    def __init__(
+        self, architecture: Architecture, shard: Shard, group: Group, sparse: bool, window: int | None
+    ) -> None:
         super().__init__()
         spec = architecture.spec
         self.eps = architecture.norm_eps
         self.input_norm = _parameter(spec.hidden)
-        self.attention = Attention(architecture, shard, group)
+        self.attention = Attention(architecture, shard, group, window)
         self.post_norm = _parameter(spec.hidden)
         self.mlp: nn.Module = (
             Experts(architecture, shard.expert_intermediate, group)
@@ -194,11 +208,15 @@ class Decoder(nn.Module):
 
     def __init__(self, architecture: Architecture, max_positions: int, group: Group = ALONE) -> None:
         super().__init__()
-        spec = architecture.spec
+        spec, scaling = architecture.spec, architecture.rope_scaling
+        if isinstance(scaling, DynamicScaling) and max_positions > spec.max_position_embeddings:
+            built = f"built: up to its trained context, {spec.max_position_embeddings} tokens"
+            raise NotBuilt(f"dynamic rope scaling of {spec.name} for {max_positions} tokens", built)
         self.architecture, self.group = architecture, group
         self.shard = Shard.of(architecture, group.size)
         self.embedding = _parameter(self.shard.vocab, spec.hidden)
-        self.layers = nn.ModuleList(Layer(architecture, self.shard, group, sparse) for sparse in architecture.sparse)
+        kinds = zip(architecture.sparse, architecture.windows, strict=True)
+        self.layers = nn.ModuleList(Layer(architecture, self.shard, group, *kind) for kind in kinds)
         self.norm = _parameter(spec.hidden)
         self.head = self.embedding if spec.tied_embeddings else _parameter(self.shard.vocab, spec.hidden)
         self.max_positions = max_positions
@@ -229,19 +247,3 @@ class Decoder(nn.Module):
         mine = tokens - self.group.rank * self.shard.vocab
         others = (mine < 0) | (mine >= self.shard.vocab)
         return self.group.sum(F.embedding(mine.masked_fill(others, 0), self.embedding).masked_fill(others[:, None], 0))
-
-
-def rotations(positions: int, head_dim: int, theta: float, scaling: Llama3Scaling | None) -> Tensor:
-    """[positions, head_dim] float32: the cosines of each position's head_dim / 2 angles, then their sines."""
-    frequencies = 1.0 / theta ** (torch.arange(0, head_dim, 2, dtype=torch.float32) / head_dim)
-    if scaling is not None:
-        frequencies = _scaled(frequencies, scaling)
-    angles = torch.arange(positions, dtype=torch.float32)[:, None] * frequencies
-    return torch.cat([angles.cos(), angles.sin()], dim=-1)
-
-
-def _scaled(frequencies: Tensor, scaling: Llama3Scaling) -> Tensor:
-    turns = scaling.original_max_position_embeddings * frequencies / (2 * math.pi)
-    low, high = scaling.low_freq_factor, scaling.high_freq_factor
-    kept = ((turns - low) / (high - low)).clamp(0.0, 1.0)  # 1: many turns over the old context, keep; 0: few, slow down
-    return kept * frequencies + (1.0 - kept) * frequencies / scaling.factor

@@ -180,6 +180,21 @@ def sample(
     return ids
 
 
+def penalised(
+    logits: Tensor, generated: Tensor, prompts: Tensor, repetition: Tensor, presence: Tensor, frequency: Tensor
+) -> Tensor:
+    """Logits [rows, vocabulary] with what is there already made less likely (or more); float32.
+
+    generated: [rows, vocabulary], how often each id has been generated. prompts: whether it is in the prompt. The
+    penalties [rows] are those of `values.Sampling`: repetition first, then presence and frequency.
+    """
+    logits, repetition = logits.float(), repetition[:, None]
+    there = generated > 0
+    repeated = torch.where(logits > 0, logits / repetition, logits * repetition)
+    logits = torch.where(there | prompts, repeated, logits)
+    return logits - presence[:, None] * there - frequency[:, None] * generated
+
+
 def cuts(logits: Tensor, temperature: Tensor, top_k: Tensor, top_p: Tensor) -> Tensor:
     """[rows] float32: the smallest logit that may still be drawn, for temperature > 0.
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -17,9 +18,10 @@ from rakka_sim.engines.torch import ops
 from rakka_sim.engines.torch.graphs import DecodeGraphs, DecodeInputs
 from rakka_sim.engines.torch.kv_pool import KvPool
 from rakka_sim.engines.torch.model import Batch, Decoder
-from rakka_sim.engines.torch.packing import Draws, Sequences, decode_first
+from rakka_sim.engines.torch.packing import Draws, Ints, Sequences, decode_first
+from rakka_sim.engines.torch.penalties import Penalties
 from rakka_sim.errors import InvariantBroken
-from rakka_sim.values import StepFeed, StepPlan, StepRow
+from rakka_sim.values import Sampling, StepFeed, StepPlan, StepRow
 
 BROKEN = -1  # stands for the token of a row whose logits are no numbers
 
@@ -27,11 +29,28 @@ BROKEN = -1  # stands for the token of a row whose logits are no numbers
 @dataclass(slots=True)
 class Computed:
     """What became of a plan: so many steps, one token of each for every row that samples, but none of the last step
-    for rows in `broken`."""
+    for rows in `broken`. `stopped`: one of them may have come to its end with it. `way`: how they were computed."""
 
     steps: int = 0
     tokens: dict[int, list[int]] = field(default_factory=dict)
     broken: tuple[int, ...] = ()
+    stopped: bool = False
+    way: str = ""
+
+
+class Ends:
+    """What a run must end at. It looks at all rows of a step at once: the device waits meanwhile."""
+
+    def __init__(self, sampling: list[Sampling]) -> None:
+        self._stops = [(place, one.stop_ids) for place, one in enumerate(sampling) if one.stop_ids]
+        # Whether a string stops it is for those to see who have the text: they must see each token.
+        self._each_token = any(one.stop for one in sampling)
+
+    def may_be_among(self, ids: Ints) -> bool:
+        """Whether a row has drawn a stop id, or no number, or may have completed a string that stops it."""
+        if self._each_token or bool((ids == BROKEN).any()):
+            return True
+        return any(int(ids[place]) in stops for place, stops in self._stops)
 
 
 def on(steps: int) -> bool:
@@ -77,38 +96,52 @@ class ModelRunner:
         self._sequences.learn(feed)
         rows = decode_first(plan.rows)
         sampling = [row for row in rows if row.samples]
-        done = Computed(tokens={row.request_id: [] for row in sampling})
-        graphed = self._graphs is not None and len(rows) <= self._graph_rows and len(rows) == plan.decode_seqs
+        size, way = self._graph_for(plan)
+        ends = Ends([self._sequences[row.request_id].fed.sampling for row in sampling])
+        drawn: list[Ints] = []  # of each step, the ids of the rows that sample
         with torch.inference_mode():
-            for drawn in self._replayed(rows, steps) if graphed else self._packed(rows, sampling, steps):
-                ended = self._note(done, sampling, drawn.tolist())
-                if not after(done.steps) or ended or done.steps == steps:
+            for ids in self._replayed(rows, steps) if size else self._packed(rows, sampling, steps):
+                drawn.append(ids.cpu().numpy().copy())  # waits for the device; the next step may overwrite `ids`
+                stopped = ends.may_be_among(drawn[-1])
+                if not after(len(drawn)) or stopped or len(drawn) == steps:
                     break
-        for request_id, tokens in done.tokens.items():
-            self._sequences[request_id].append(tokens)
+        tokens = np.stack(drawn, axis=1).tolist()
+        done = Computed(len(drawn), {}, (), stopped, way)
+        for row, of_row in zip(sampling, tokens, strict=True):
+            if of_row[-1] == BROKEN:
+                done.broken += (row.request_id,)
+                of_row.pop()
+            done.tokens[row.request_id] = of_row
+            self._sequences[row.request_id].append(of_row)
         return done
 
-    def _note(self, done: Computed, rows: list[StepRow], drawn: list[int]) -> bool:
-        """Add a step's tokens to the outcome; whether the run has to end with it."""
-        done.steps += 1
-        stopped = False
-        for row, token in zip(rows, drawn, strict=True):
-            if token == BROKEN:
-                done.broken += (row.request_id,)
-                continue
-            done.tokens[row.request_id].append(token)
-            sampling = self._sequences[row.request_id].fed.sampling
-            # Whether a string stops it is for those to see who have the text: they must see each token.
-            stopped |= token in sampling.stop_ids or bool(sampling.stop)
-        return stopped or bool(done.broken)
+    def _graph_for(self, plan: StepPlan) -> tuple[int, str]:
+        """The size of the graph that computes a plan, and its name; 0 for none, and why."""
+        rows = len(plan.rows)
+        if self._graphs is None:
+            return 0, "eager"
+        if rows != plan.decode_seqs:
+            return 0, "eager, with prompts"
+        if rows > self._graph_rows:
+            return 0, f"eager, of more than {self._graph_rows} rows"
+        if any(self._sequences[row.request_id].fed.sampling.penalises for row in plan.rows):
+            return 0, "eager, with penalties"
+        size = self._graphs.padded(rows)
+        return size, f"graph of {size} rows"
 
     # --- steps, one after the other, as long as they are asked for -----------------------------------------------
 
     def _packed(self, rows: list[StepRow], sampling: list[StepRow], steps: int) -> Iterator[Tensor]:
         """Any rows. Of a run, each step's tokens are the next one's inputs."""
         batch, draws = self._sequences.pack(rows, steps), self._sequences.draws(sampling)
+        known = [self._sequences[row.request_id] for row in sampling]
+        penalties = Penalties(known, self._decoder.architecture.spec.vocab, batch.tokens.device)
         while True:
-            drawn = self._draw(self._decoder(batch, self._pool), draws) if sampling else self._only_store(batch)
+            if sampling:
+                drawn = self._draw(penalties.apply(self._decoder(batch, self._pool)), draws)
+                penalties.drew(drawn)
+            else:
+                drawn = self._only_store(batch)
             yield drawn
             batch.tokens = drawn
             batch.positions = batch.positions + 1

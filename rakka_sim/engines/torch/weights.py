@@ -21,6 +21,9 @@ from rakka_sim.engines.torch.group import ALONE, Group
 from rakka_sim.engines.torch.model import Decoder
 from rakka_sim.errors import InputError
 
+# Gate, up and down in checkpoints.
+MLP_NAMES, MIXTRAL_NAMES = ("gate_proj", "up_proj", "down_proj"), ("w1", "w3", "w2")
+
 
 @dataclass(frozen=True, slots=True)
 class Piece:
@@ -99,25 +102,36 @@ def _feed_forward(architecture: Architecture, group: Group, layer: int) -> Itera
     if not architecture.sparse[layer]:
         yield from _mlp(theirs, ours, spec.hidden, spec.intermediate, group, bias=spec.mlp_bias)
         return
+    names = MLP_NAMES
+    if spec.architecture == "MixtralForCausalLM":
+        theirs, names = f"model.layers.{layer}.block_sparse_moe.", MIXTRAL_NAMES
     yield Piece(f"{theirs}gate.weight", (spec.experts, spec.hidden), f"{ours}router.weight")
     for expert in range(spec.experts):
         name = f"{theirs}experts.{expert}."
-        yield from _mlp(name, ours, spec.hidden, spec.expert_intermediate, group, expert=expert)
+        yield from _mlp(name, ours, spec.hidden, spec.expert_intermediate, group, expert=expert, names=names)
 
 
 def _mlp(
-    theirs: str, ours: str, hidden: int, width: int, group: Group, bias: bool = False, expert: int | None = None
+    theirs: str,
+    ours: str,
+    hidden: int,
+    width: int,
+    group: Group,
+    bias: bool = False,
+    expert: int | None = None,
+    names: tuple[str, str, str] = MLP_NAMES,
 ) -> Iterator[Piece]:
     rank, size = group.rank, group.size
     end = ".weight" if expert is None else ""
-    for at, kind in enumerate(("gate", "up")):
+    *inner, outer = names
+    for at, kind in enumerate(inner):
         place = at * -(-width // size), 0, rank, size
-        yield Piece(f"{theirs}{kind}_proj.weight", (width, hidden), f"{ours}gate_up{end}", *place, expert)
+        yield Piece(f"{theirs}{kind}.weight", (width, hidden), f"{ours}gate_up{end}", *place, expert)
         if bias:
-            yield Piece(f"{theirs}{kind}_proj.bias", (width,), f"{ours}gate_up.bias", *place)
-    yield Piece(f"{theirs}down_proj.weight", (hidden, width), f"{ours}down{end}", 0, 1, rank, size, expert)
+            yield Piece(f"{theirs}{kind}.bias", (width,), f"{ours}gate_up.bias", *place)
+    yield Piece(f"{theirs}{outer}.weight", (hidden, width), f"{ours}down{end}", 0, 1, rank, size, expert)
     if bias and rank == 0:
-        yield Piece(f"{theirs}down_proj.bias", (hidden,), f"{ours}down.bias")
+        yield Piece(f"{theirs}{outer}.bias", (hidden,), f"{ours}down.bias")
 
 
 # --- a decoder with weights -------------------------------------------------------------------------------------

@@ -43,12 +43,22 @@ def serve(pipe: Connection, recipe: Recipe, rank: int, meeting_place: str, share
         pipe.send(Failed(_portable(error)))
         return
     pipe.send(Ready(device_of(recipe, group)))
-    while True:
-        try:
-            work: Work = pipe.recv()
-        except (EOFError, OSError):
-            return
-        pipe.send(_compute(runner, work, group, shared, recipe.stream_interval_s))
+    try:
+        work = _next(pipe)
+        while True:
+            reply = _compute(runner, work, group, shared, recipe.stream_interval_s)
+            pipe.send(reply)
+            work = _next(pipe, work.number if isinstance(reply, Done) and reply.as_planned else 0)
+    except (EOFError, OSError):
+        return
+
+
+def _next(pipe: Connection, after: int = 0) -> Work:
+    """The next work to be computed as it comes, or that follows `after`; what was to follow another is dropped."""
+    work: Work = pipe.recv()
+    while work.after not in (0, after):
+        work = pipe.recv()
+    return work
 
 
 def _meet(recipe: Recipe, group: Group, meeting_place: str) -> None:
@@ -60,6 +70,7 @@ def _meet(recipe: Recipe, group: Group, meeting_place: str) -> None:
 
 
 def _compute(runner: ModelRunner, work: Work, group: Group, shared: Shared, interval_s: float) -> Done | Failed:
+    """What becomes of it. As planned: all steps were done, nobody came to an end by itself, nobody asked for one."""
     times: list[float] = []
     shared.beat.value = began = instant()
 
@@ -75,7 +86,9 @@ def _compute(runner: ModelRunner, work: Work, group: Group, shared: Shared, inte
         if is_sticky(error):
             os._exit(POISONED)
         return Failed(_portable(error))
-    return Done(np.array(times), computed.tokens, computed.broken)
+    as_planned = computed.steps == work.plan.steps and not computed.stopped and shared.cut.value != work.number
+    as_planned = bool(group.agree(int(as_planned)))  # by the flag that the first rank sees
+    return Done(np.array(times), computed.tokens, computed.broken, as_planned, began, computed.way)
 
 
 def is_sticky(error: Exception) -> bool:

@@ -35,6 +35,9 @@ _LLAMA_3 = {
     "high_freq_factor": 4.0,
     "original_max_position_embeddings": 64,
 }
+_ROPE = {"rope_theta": 10000.0}
+_YARN = _ROPE | {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 64}
+_YARN_IN_FULL = {"beta_fast": 4.0, "beta_slow": 0.5, "mscale": 0.8, "mscale_all_dim": 0.3, "truncate": False}
 # The config class of transformers, and what differs from the shape above.
 ARCHITECTURES: dict[str, tuple[str, dict[str, Any]]] = {
     "llama": ("LlamaConfig", {}),
@@ -43,6 +46,20 @@ ARCHITECTURES: dict[str, tuple[str, dict[str, Any]]] = {
     "qwen2": ("Qwen2Config", {}),
     "qwen3": ("Qwen3Config", {"head_dim": 32, "tie_word_embeddings": True}),
     "mistral": ("MistralConfig", {"sliding_window": 24}),
+    "mixtral": ("MixtralConfig", {"num_local_experts": 5, "num_experts_per_tok": 2, "sliding_window": 30}),
+    "linear-rope": ("LlamaConfig", {"rope_parameters": _ROPE | {"rope_type": "linear", "factor": 3.0}}),
+    "dynamic-rope": ("LlamaConfig", {"rope_parameters": _ROPE | {"rope_type": "dynamic", "factor": 2.0}}),
+    "yarn-rope": ("Qwen2Config", {"rope_parameters": _YARN}),
+    "yarn-rope-in-full": ("Qwen3Config", {"rope_parameters": _YARN | _YARN_IN_FULL, "head_dim": 32}),
+    "qwen2-windows": ("Qwen2Config", {"use_sliding_window": True, "sliding_window": 20, "max_window_layers": 1}),
+    "qwen3-windows": (
+        "Qwen3Config",
+        {
+            "use_sliding_window": True,
+            "sliding_window": 20,
+            "layer_types": ["sliding_attention", "full_attention", "sliding_attention"],
+        },
+    ),
     "qwen3-moe": (
         "Qwen3MoeConfig",
         {

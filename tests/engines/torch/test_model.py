@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from engines.torch.models import ARCHITECTURES, VOCAB, architecture, ours, their_greedy, their_logits
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scenarios.test_lockstep import penalise
 
 from rakka_sim.core.batching import Batcher, BatchingLimits, Preempted, Sampled, SequenceSpec, Started
 from rakka_sim.core.feed import TokenFeed
@@ -14,9 +17,9 @@ from rakka_sim.core.kv import KvCache
 from rakka_sim.engines.torch.architecture import Architecture
 from rakka_sim.engines.torch.kv_pool import FIRST_PAGE, KvPool
 from rakka_sim.engines.torch.model import Batch, Decoder
-from rakka_sim.engines.torch.runner import ModelRunner
+from rakka_sim.engines.torch.runner import Computed, ModelRunner
 from rakka_sim.errors import InputError, NotBuilt
-from rakka_sim.values import GREEDY_TO_THE_END, ExecuteBatch, FinishReason, StepOutcome
+from rakka_sim.values import GREEDY_TO_THE_END, ExecuteBatch, FinishReason, Sampling, StepFeed, StepOutcome, StepPlan
 
 BLOCK = 16
 
@@ -89,10 +92,17 @@ class Engine:
         self.broken: list[int] = []
         self.preemptions = self.cached = 0
 
-    def add(self, request_id: int, prompt: list[int], count: int, content: tuple[tuple[int, int], ...] = ()) -> None:
+    def add(
+        self,
+        request_id: int,
+        prompt: list[int],
+        count: int,
+        content: tuple[tuple[int, int], ...] = (),
+        sampling: Sampling = GREEDY_TO_THE_END,
+    ) -> None:
         content = content or ((request_id, len(prompt)),)
         self.batcher.add(SequenceSpec(request_id, len(prompt), count, content))
-        batch = ExecuteBatch(request_id, "m", len(prompt), count, content, GREEDY_TO_THE_END, token_ids=tuple(prompt))
+        batch = ExecuteBatch(request_id, "m", len(prompt), count, content, sampling, token_ids=tuple(prompt))
         self.feed.check(batch)
         self.feed.add(batch, ())
 
@@ -134,6 +144,33 @@ def test_greedy_tokens_are_theirs_through_chunks_preemption_and_shared_prefixes(
     assert engine.tokens == {n: their_greedy(name, prompt, 24) for n, prompt in enumerate(prompts)}
 
 
+@pytest.mark.parametrize("graph_rows", [0, 8])
+def test_penalties_follow_a_sequence_through_chunks_preemption_and_company(graph_rows: int) -> None:
+    """Every kind of penalty beside requests without any; each token against all computed anew and penalised by hand."""
+    kinds = [
+        replace(GREEDY_TO_THE_END, repetition_penalty=1.4),
+        replace(GREEDY_TO_THE_END, presence_penalty=1.5),
+        replace(GREEDY_TO_THE_END, frequency_penalty=0.8, repetition_penalty=0.9),
+        GREEDY_TO_THE_END,
+        replace(GREEDY_TO_THE_END, presence_penalty=-0.5, frequency_penalty=-0.5),
+    ]
+    limits = BatchingLimits(4, 24, 128, scheduler_reserve_full_isl=False)
+    engine = Engine(ours("llama"), limits, blocks=8, graph_rows=graph_rows)
+    prompts = [a_prompt(30 + 3 * n, seed=n) for n in range(5)]
+    for n, prompt in enumerate(prompts):
+        engine.add(n, prompt, 20, sampling=kinds[n])
+    engine.finish()
+    assert engine.preemptions > 0
+    for n, prompt in enumerate(prompts):
+        drawn: list[int] = []
+        while len(drawn) < 20:
+            logits = their_logits("llama", prompt + drawn)[-1]
+            penalise(logits, tuple(prompt), drawn, kinds[n])
+            drawn.append(int(logits.argmax()))
+        assert engine.tokens[n] == drawn
+    assert engine.tokens[0] != their_greedy("llama", prompts[0], 20)
+
+
 @pytest.mark.parametrize("graph_rows", [0, 2, 8])
 def test_steps_over_the_buffers_of_graphs_draw_the_same_tokens(graph_rows: int) -> None:
     """Without CUDA they run eagerly, with the padding that a graph would have. Batches beyond `graph_rows` do not."""
@@ -143,6 +180,30 @@ def test_steps_over_the_buffers_of_graphs_draw_the_same_tokens(graph_rows: int) 
         engine.add(n, prompt, 6 + 5 * n)
     engine.finish()
     assert engine.tokens == {n: their_greedy("llama", prompt, 6 + 5 * n) for n, prompt in enumerate(prompts)}
+
+
+def test_a_batch_with_a_prompt_in_it_or_with_too_many_rows_is_no_graph_and_says_why() -> None:
+    """Two rows to a graph at most; three requests, of which the third comes late and stays."""
+    engine = Engine(ours("llama"), BatchingLimits(6, 40, 128), blocks=40, graph_rows=2)
+    engine.add(0, a_prompt(4), 8)
+    engine.add(1, a_prompt(5), 8)
+    ways: list[tuple[int, str]] = []
+    run = engine.runner.run
+
+    def noted(plan: StepPlan, feed: StepFeed, steps: int) -> Computed:
+        done = run(plan, feed, steps)
+        ways.append((done.steps, done.way))
+        return done
+
+    engine.runner.run = noted  # type: ignore[method-assign, assignment]
+    engine.finish()
+    for n in (2, 3, 4):
+        engine.add(n, a_prompt(4), 5)
+    engine.finish()
+    eager, graph = "eager, with prompts", "graph of 2 rows"
+    assert ways == [(1, eager), (7, graph), (1, eager), (4, "eager, of more than 2 rows")]
+    assert engine.runner._graphs is not None
+    assert engine.runner._graphs.captured == (2,)
 
 
 def test_logits_that_are_no_numbers_end_their_request_alone() -> None:
@@ -200,9 +261,8 @@ def config_of(**changes: object) -> dict[str, object]:
 @pytest.mark.parametrize(
     "changes",
     [
-        {"architectures": ["MixtralForCausalLM"], "num_local_experts": 4, "num_experts_per_tok": 2},
         {"hidden_act": "gelu"},
-        {"rope_parameters": {"rope_type": "yarn", "rope_theta": 1e4, "factor": 2.0}},
+        {"rope_parameters": {"rope_type": "longrope", "rope_theta": 1e4, "factor": 2.0}},
         {"rope_parameters": {"rope_type": "default", "partial_rotary_factor": 0.5}},
     ],
 )
@@ -211,9 +271,23 @@ def test_what_is_not_computed_is_said(changes: dict[str, object]) -> None:
         Architecture.of(config_of(**changes))
 
 
-def test_a_scaling_without_its_numbers_is_refused() -> None:
-    with pytest.raises(InputError, match="low_freq_factor"):
-        Architecture.of(config_of(rope_parameters={"rope_type": "llama3", "factor": 8.0}))
+@pytest.mark.parametrize(
+    ("given", "missing"),
+    [
+        ({"rope_type": "llama3", "factor": 8.0}, "low_freq_factor"),
+        ({"rope_type": "yarn"}, "factor, original_max_position_embeddings"),
+        ({"rope_type": "linear", "factor": "much"}, "numbers factor"),
+        ({"rope_type": "dynamic"}, "numbers factor"),
+    ],
+)
+def test_a_scaling_without_its_numbers_is_refused(given: dict[str, object], missing: str) -> None:
+    with pytest.raises(InputError, match=missing):
+        Architecture.of(config_of(rope_parameters=given))
+
+
+def test_dynamic_scaling_ends_where_keys_would_have_to_be_turned_again() -> None:
+    with pytest.raises(NotBuilt, match="its trained context, 256 tokens"):
+        Decoder(architecture("dynamic-rope"), 257)
 
 
 def test_the_spelling_before_transformers_5_means_the_same() -> None:

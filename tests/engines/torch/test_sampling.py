@@ -148,3 +148,44 @@ def test_cuts_let_at_least_one_through() -> None:
     logits = torch.tensor([[0.0, 5.0, 5.0, 1.0]]).repeat(4, 1)
     cut = reference.cuts(logits, torch.ones(4), torch.tensor([1, 0, 0, 0]), torch.tensor([1.0, 1e-9, 0.0, 1.0]))
     assert cut.tolist() == [5.0, 5.0, 5.0, -math.inf]
+
+
+# --- penalties --------------------------------------------------------------------------------------------------
+
+
+@given(st.integers(1, 5), st.integers(2, 40), st.integers(0, 2**16), st.data())
+def test_penalties_are_those_of_a_loop_over_ids(rows: int, vocabulary: int, seed: int, data: st.DataObject) -> None:
+    logits = batch(rows, vocabulary, seed)[0]
+    ids = st.lists(st.integers(0, vocabulary - 1), max_size=12)
+    costs = st.tuples(st.floats(0.5, 2), st.floats(-2, 2), st.floats(-2, 2))
+    prompts, generated = (data.draw(st.lists(ids, min_size=rows, max_size=rows)) for _ in range(2))
+    penalties = data.draw(st.lists(costs, min_size=rows, max_size=rows))
+    expected = logits.double()
+    for row, (repetition, presence, frequency) in enumerate(penalties):
+        for token in range(vocabulary):
+            times, score = generated[row].count(token), float(expected[row, token])
+            if times or token in prompts[row]:
+                score = score / repetition if score > 0 else score * repetition
+            expected[row, token] = score - presence * (times > 0) - frequency * times
+    counts = torch.tensor([[one.count(token) for token in range(vocabulary)] for one in generated], dtype=torch.int32)
+    there = torch.tensor([[token in one for token in range(vocabulary)] for one in prompts])
+    found = reference.penalised(logits, counts, there, *torch.tensor(penalties, dtype=torch.float32).T)
+    assert torch.allclose(found.double(), expected, rtol=1e-5, atol=1e-5)
+
+
+@given(st.integers(2, 40), st.integers(0, 2**16), st.floats(0.5, 2), st.data())
+def test_the_repetition_penalty_is_that_of_transformers(
+    vocabulary: int, seed: int, penalty: float, data: st.DataObject
+) -> None:
+    from transformers import RepetitionPenaltyLogitsProcessor
+
+    logits = batch(1, vocabulary, seed)[0]
+    ids = data.draw(st.lists(st.integers(0, vocabulary - 1), min_size=1, max_size=20))
+    cut = data.draw(st.integers(0, len(ids)))
+    theirs = RepetitionPenaltyLogitsProcessor(penalty)(torch.tensor([ids]), logits.clone())
+    counts = torch.bincount(torch.tensor(ids[cut:], dtype=torch.int64), minlength=vocabulary)[None]
+    prompt = torch.zeros(1, vocabulary, dtype=torch.bool)
+    prompt[0, ids[:cut]] = True
+    none = torch.zeros(1)
+    ours = reference.penalised(logits, counts, prompt, torch.tensor([penalty]), none, none)
+    assert torch.allclose(ours, theirs, rtol=1e-6, atol=1e-6)

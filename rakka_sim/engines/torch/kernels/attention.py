@@ -60,7 +60,11 @@ def tiling(q: Tensor, rows: int, kv_heads: int, max_query: int) -> Tiling:
 
 @triton.jit
 def _row_of(query_start, block, rows, BLOCK_Q: tl.constexpr):
-    """The row that `block` is of: the blocks of row r begin at query_start[r] // BLOCK_Q + r."""
+    """The row that `block` is of: the blocks of row r begin at query_start[r] // BLOCK_Q + r.
+
+    So the grid's size follows from the numbers of tokens and rows alone, which a graph holds fixed, and each row has at
+    least as many blocks as its queries need; a block beyond them ends at once.
+    """
     low, high = tl.full((), 0, tl.int32), rows
     while high - low > 1:
         middle = (low + high) // 2
@@ -78,7 +82,11 @@ def _attend(
     HEAD_DIM: tl.constexpr, DIM: tl.constexpr, BLOCK_M: tl.constexpr, TILE: tl.constexpr, PAGE: tl.constexpr,
     WINDOW: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
-    """Online softmax over keys begin to end: (weighted values, largest score, sum of weights) of each query row."""
+    """Online softmax over keys begin to end: (weighted values, largest score, sum of weights) of each query row.
+
+    Weights are relative to the largest score so far. When a tile brings a larger one, what has been added up shrinks by
+    the difference; so scores are never all held, and no weight exceeds 1. `at`: the position of each query row.
+    """
     d = tl.arange(0, DIM)
     acc = tl.zeros((BLOCK_M, DIM), tl.float32)
     largest = tl.full((BLOCK_M,), float("-inf"), tl.float32)
@@ -129,7 +137,8 @@ def _attention(
     length = tl.load(query_start + row + 1) - begin_q
     if first >= length:
         return
-    before = tl.load(context_lens + row) - length
+    before = tl.load(context_lens + row) - length  # tokens of the row that have no query in this step
+    # Line m of the program is query first + m // GROUP, and of the heads that share the KV head the m % GROUP-th.
     m, d = tl.arange(0, BLOCK_M), tl.arange(0, DIM)
     query, head = first + m // GROUP, kv_head * GROUP + m % GROUP
     mine = (m < BLOCK_Q * GROUP) & (query < length)

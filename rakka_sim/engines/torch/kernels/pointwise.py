@@ -12,7 +12,7 @@ from torch import Tensor
 def _rms_norm(
     x, residual, weight, out, total, eps, width, stride_x, stride_residual, ADD: tl.constexpr, BLOCK: tl.constexpr
 ):  # fmt: skip
-    """One program: one token."""
+    """One program: one token. The sum is rounded first, so that the next layer adds to what was normed here."""
     row = tl.program_id(0).to(tl.int64)
     column = tl.arange(0, BLOCK)
     there = column < width
@@ -44,6 +44,7 @@ def rms_norm(x: Tensor, weight: Tensor, eps: float, residual: Tensor | None = No
 
 @triton.jit
 def _silu_mul(gate_up, out, width, stride, BLOCK: tl.constexpr):
+    """One program: a part of one token's width; its gate lies `width` before its up."""
     row = tl.program_id(0).to(tl.int64)
     column = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
     there = column < width

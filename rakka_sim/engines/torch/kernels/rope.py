@@ -15,7 +15,11 @@ def _rope_store(
     HEADS: tl.constexpr, KV_HEADS: tl.constexpr, HALF: tl.constexpr, PAGE: tl.constexpr, NORM: tl.constexpr,
     BLOCK_HEADS: tl.constexpr, BLOCK_HALF: tl.constexpr,
 ):  # fmt: skip
-    """One program: some heads of one token; `left` and `right` are the halves of each, [BLOCK_HEADS, BLOCK_HALF]."""
+    """One program: some heads of one token; `left` and `right` are the halves of each, [BLOCK_HEADS, BLOCK_HALF].
+
+    Query, key and value heads lie behind each other in qkv and are treated alike up to the stores: of each head, three
+    masks say which one applies. Values are stored as they came, neither normed nor turned.
+    """
     token = tl.program_id(0).to(tl.int64)
     head = (tl.program_id(1) * BLOCK_HEADS + tl.arange(0, BLOCK_HEADS))[:, None]
     i = tl.arange(0, BLOCK_HALF)[None, :]
@@ -51,6 +55,7 @@ def _rope_store(
 
 @triton.jit
 def _weight(q_norm, k_norm, is_q, i, HALF: tl.constexpr):
+    """The norm's weights, by head: a program may hold query heads and key heads."""
     of_q = tl.load(q_norm + i, mask=i < HALF, other=0.0).to(tl.float32)
     of_k = tl.load(k_norm + i, mask=i < HALF, other=0.0).to(tl.float32)
     return tl.where(is_q, of_q, of_k)

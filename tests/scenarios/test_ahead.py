@@ -1,0 +1,203 @@
+"""An engine whose worker goes on unasked: whatever comes between, every token is the one it would be alone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import Phase, event, given, settings
+from hypothesis import strategies as st
+from scenarios.late import LateRunner
+from scenarios.stacks import Canceller, Script, Streaming
+from scenarios.test_lockstep import VOCAB, Notes, alone, cancels, decoder, errors, real_scenarios
+
+from rakka_sim.actors.client import Go, LoadGenerator
+from rakka_sim.config.loading import load_scenario
+from rakka_sim.engines.torch.runner import ModelRunner
+from rakka_sim.errors import ContextPoisoned
+from rakka_sim.messages import Apply
+from rakka_sim.records import EventLog
+from rakka_sim.report.report import Report
+from rakka_sim.runtime.sim import SimRuntime
+from rakka_sim.values import ExecuteBatch, Sampling
+from rakka_sim.wiring import build, modelled
+from rakka_sim.workload.source import make_source, merge
+
+DRAWN = Sampling(temperature=1.0)
+
+
+class Stopping:
+    """A source whose requests, one in `every`, stop at any of some ids."""
+
+    def __init__(self, source: Any, every: int, ids: tuple[int, ...]) -> None:
+        self._source, self._every, self._ids = source, every, ids
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._source, name)
+
+    def pop(self) -> ExecuteBatch:
+        batch = self._source.pop()
+        if batch.request_id % self._every:
+            return batch
+        return replace(batch, sampling=replace(batch.sampling, stop_ids=self._ids))
+
+
+def play(
+    scenario: dict[str, Any],
+    *,
+    source: Any = None,
+    when: list[tuple[float, int]] = (),  # type: ignore[assignment]
+    lag_s: float = 0.0,
+    faults: dict[int, Exception] | None = None,
+    streamed: str = "all",
+    stops: tuple[int, ...] = (),
+) -> tuple[Report, Notes, list[str]]:
+    """One run; with every plan that was computed, whether asked for or gone on with."""
+    loaded, folder = load_scenario(scenario)
+    system, log, passes, notes = SimRuntime(loaded.seed), EventLog(), list[str](), Notes(VOCAB)
+
+    def make(deployment: Any, node: Any, plan: Any) -> Callable[[], Any]:
+        times, size = modelled(deployment, node, plan), deployment.engine.block_size
+        return lambda: LateRunner(times(), ModelRunner(decoder(), plan.kv_blocks, size), lag_s, faults or {}, passes)
+
+    try:
+        stack = build(system, loaded, log, make, real_tokens=True, real_launch=True)
+        for deployment in loaded.deployment:
+            assert system.ask(stack.manager, Apply(deployment), 1e6).error is None
+        if source is None:
+            rng = np.random.default_rng(loaded.seed)
+            loads = [
+                make_source(one, model=loaded.target(one).name, rng=rng.spawn(1)[0], base_dir=folder)
+                for one in loaded.workload
+            ]
+            source = Stopping(merge(loads) if len(loads) > 1 else loads[0], 2, stops)
+            source = source if streamed == "none" else Streaming(source, 1 if streamed == "all" else 2)
+        done = system.promise("workload")
+        generator = LoadGenerator(source, stack.gateway, done.ref, loaded.stop_after_s, notes)
+        client = system.spawn("client", lambda: generator)
+        system.spawn("canceller", lambda: Canceller(stack.gateway, when))
+        system.tell(client, Go())
+        system.wait(done)
+    finally:
+        system.stop()
+    log.check()
+    return Report(log, seed=loaded.seed), notes, passes
+
+
+def right(report: Report, notes: Notes) -> None:
+    """What was heard is what the request draws alone, each token once, and nothing after one that stops it."""
+    table = report.requests.set_index("request_id")
+    for request_id, batch in notes.asked.items():
+        heard, outcome = notes.heard[request_id], table.outcome[request_id]
+        assert len(heard) == table.output_tokens[request_id]
+        if heard:
+            assert heard == alone(batch, heard)
+        assert not set(heard[:-1]) & set(batch.sampling.stop_ids)
+        if outcome == "stop" and len(heard) < min(batch.output_tokens, batch.sampling.max_tokens or 1 << 30):
+            assert heard[-1] in batch.sampling.stop_ids
+
+
+@pytest.mark.slow
+@given(
+    real_scenarios(),
+    cancels,
+    st.sampled_from([0.0, 1e-5, 3e-4, 2e-3]),
+    st.dictionaries(st.integers(1, 60), errors, max_size=4),
+    st.sampled_from(["none", "some", "all"]),
+    st.sampled_from([0.0, 0.001, 0.05]),
+    st.sets(st.integers(0, VOCAB - 1), max_size=60),
+)
+@settings(max_examples=25, phases=[Phase.explicit, Phase.reuse, Phase.generate, Phase.shrink])
+def test_every_token_is_the_one_it_would_be_alone(
+    scenario: dict[str, Any],
+    when: list[tuple[float, int]],
+    lag_s: float,
+    faults: dict[int, Exception],
+    streamed: str,
+    interval_s: float,
+    stops: set[int],
+) -> None:
+    scenario["deployment"][0]["runtime_config"] |= {"stream_interval_s": interval_s, "runs_of_steps": True}
+    report, notes, passes = play(
+        scenario, when=when, lag_s=lag_s, faults=faults, streamed=streamed, stops=tuple(sorted(stops))
+    )
+    right(report, notes)
+    event(f"preempted: {report.summary()['preemptions'] > 0}")
+    event(f"went on: {passes.count('unasked') > len(passes) // 2}")
+    for outcome, count in report.summary()["outcomes"].items():
+        event(f"outcome {outcome}: {'some' if count else 'none'}")
+
+
+# --- one thing at a time ----------------------------------------------------------------------------------------
+
+
+def one_engine(**settings: Any) -> dict[str, Any]:
+    engine = {
+        "num_gpu_blocks": 64,
+        "max_model_len": 512,
+        "frontend_overhead_us": 0.0,
+        "host_overhead_us": 1000.0,  # so a step takes about a millisecond
+        "stream_interval_s": 0.0,
+        **settings,
+    }
+    return {"deployment": [{"name": "m", "model": "Tiny", "runtime_config": engine}]}
+
+
+def script(*requests: tuple[float, int, int], sampling: Sampling = DRAWN) -> Script:
+    """(when, prompt, output) of each request."""
+    return Script([(at, ExecuteBatch(n, "m", p, o, ((n, p),), sampling)) for n, (at, p, o) in enumerate(requests, 1)])
+
+
+def test_a_worker_is_asked_once_and_goes_on_to_the_end() -> None:
+    report, notes, passes = play(one_engine(), source=script((0.0, 10, 30)), lag_s=4e-4)
+    right(report, notes)
+    assert passes == ["asked"] + ["unasked"] * 29
+    # Between two steps nothing is waited for; without, each would wait for the word and the answer.
+    steps = report.log.step_columns()
+    assert (steps["start"][1:] == steps["end"][:-1]).all()
+
+
+def test_without_it_every_plan_is_asked_for() -> None:
+    _, _, passes = play(one_engine(async_scheduling=False), source=script((0.0, 10, 30)))
+    assert passes == ["asked"] * 2
+
+
+def test_runs_are_as_long_as_the_interval() -> None:
+    """1.13 ms a step: nine to a run, but the first ones, of which nothing is known yet."""
+    report, _, passes = play(one_engine(stream_interval_s=0.0105), source=script((0.0, 10, 101)), lag_s=4e-4)
+    assert report.log.total_steps == 101
+    assert 100 // 9 <= len(passes) <= 100 // 9 + 4
+    assert passes.count("unasked") >= len(passes) - 2
+
+
+def test_who_comes_is_seated_at_the_next_boundary_that_hears_of_it() -> None:
+    """A step of 1 ms takes 0.4 ms to be heard of; who comes in that time is one step late, and no more."""
+    report, notes, _ = play(one_engine(), source=script((0.0, 10, 30), (0.0102, 12, 5)), lag_s=4e-4)
+    right(report, notes)
+    late = report.requests.set_index("request_id").loc[2]
+    assert late.scheduled_s - 0.0102 < 2.5e-3
+
+
+def test_a_stop_drops_what_was_to_follow_and_costs_nobody_a_token() -> None:
+    _, whole, _ = play(one_engine(), source=script((0.0, 10, 30), (0.0, 11, 30)))
+    stop = next(token for token in whole.heard[1][10:] if token not in whole.heard[1][:10] + whole.heard[2])
+    sampling = replace(DRAWN, stop_ids=(stop,))
+    report, notes, passes = play(one_engine(), source=script((0.0, 10, 30), (0.0, 11, 30), sampling=sampling))
+    right(report, notes)
+    assert notes.heard[1] == whole.heard[1][: whole.heard[1].index(stop) + 1]
+    assert notes.heard[2] == whole.heard[2]
+    assert passes.count("asked") == 2
+
+
+@pytest.mark.parametrize("lost", [7, 8])
+def test_a_worker_lost_with_two_plans_in_flight_costs_no_token_and_repeats_none(lost: int) -> None:
+    report, notes, passes = play(
+        one_engine(), source=script((0.0, 10, 30), (0.0, 40, 30)), lag_s=4e-4, faults={lost: ContextPoisoned("test")}
+    )
+    right(report, notes)
+    assert [len(heard) for heard in notes.heard.values()] == [30, 30]
+    assert passes[lost - 1] == "unasked"
+    assert passes.count("asked") == 2
