@@ -70,7 +70,7 @@ def test_largest_first_is_optimal_where_sizes_divide_each_other(free: list[int],
 def test_all_at_once_is_one_after_another(
     facts: list[NodeFacts], gangs: list[tuple[int, int]], policy: str, data: st.DataObject
 ) -> None:
-    """The quick way over classes of nodes makes the same choices, replica by replica."""
+    """The quick way over classes of nodes makes the same choices, replica by replica; a required spread comes last."""
     at_once, in_turn = Ledger(facts, policy), Ledger(facts, policy)
     for name, book in at_once.books.items():
         count = book.facts.shape.count
@@ -83,7 +83,7 @@ def test_all_at_once_is_one_after_another(
         for i, (r, g) in enumerate(gangs)
     ]
     expected: dict[str, PlacementResult] = {}
-    for demand in sorted(demands, key=lambda demand: -demand.gpus):
+    for demand in sorted(demands, key=lambda demand: (spread == "require" and demand.replicas > 1, -demand.gpus)):
         try:
             expected[demand.deployment] = in_turn.place(demand)
         except PlacementError:
