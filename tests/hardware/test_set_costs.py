@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from itertools import combinations
+from itertools import combinations, combinations_with_replacement
 
 import numpy as np
 import pytest
@@ -12,7 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rakka_sim.core.placing import Shape
+from rakka_sim.core.placing import sets as sets_module
 from rakka_sim.core.placing.sets import TabledSets, gpus_of, mask_of
+from rakka_sim.core.placing.sized import Sized
 from rakka_sim.hardware.machine import Machine
 from rakka_sim.hardware.parts import NvLink
 from rakka_sim.hardware.presets import preset
@@ -59,7 +61,18 @@ def meshes(draw: st.DrawFn, least: int = 4, most: int = 9) -> Machine:
     return base.with_nvlinks([NvLink(a, b, draw(st.integers(1, widest))) for a, b in joined])
 
 
-any_machine = st.one_of(meshes(), machines(9).filter(lambda machine: machine.count > 1))
+@st.composite
+def blown_up(draw: st.DrawFn) -> Machine:
+    """GPUs of two kinds or three, of which those of a kind are joined alike to all others: many are interchangeable."""
+    kinds = draw(st.lists(st.integers(1, 5), min_size=2, max_size=3).filter(lambda each: 5 <= sum(each) <= 9))
+    kind_of = [kind for kind, count in enumerate(kinds) for _ in range(count)]
+    width = {pair: draw(st.integers(0, 3)) for pair in combinations_with_replacement(range(len(kinds)), 2)}
+    pairs = combinations(range(len(kind_of)), 2)
+    links = [NvLink(a, b, width[kind_of[a], kind_of[b]]) for a, b in pairs if width[kind_of[a], kind_of[b]]]
+    return preset("pcie", gpu="V100", count=len(kind_of)).with_nvlinks(links)
+
+
+any_machine = st.one_of(meshes(), blown_up(), machines(9).filter(lambda machine: machine.count > 1))
 
 
 @settings(max_examples=40)
@@ -78,16 +91,47 @@ def test_costs_are_those_of_one_set_after_another_and_bounds_are_below(machine: 
 
 
 @settings(max_examples=40)
+@given(blown_up())
+def test_one_set_of_each_kind_up_to_interchange_stands_for_all(machine: Machine) -> None:
+    shape = MachineShape(machine)
+    for size in range(5, min(8, machine.count) + 1):
+        masks = sets_of(machine.count, size)
+        unsure = masks[~shape.set_costs(size, NBYTES).sure]
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(sets_module, "MANY", 0)
+            found = TabledSets(shape, NBYTES)._settle(unsure) if len(unsure) else np.zeros(0)
+        assert found.tolist() == [cost(shape, gpus_of(int(mask)), NBYTES) for mask in unsure]
+
+
+@given(st.lists(st.tuples(st.integers(0, 4), st.integers(0, 3), st.booleans()), min_size=1, max_size=12), st.data())
+def test_bounds_are_raised_until_none_below_the_cheapest_is_left(
+    sets: list[tuple[int, int, bool]], data: st.DataObject
+) -> None:
+    """A bound, how much more the set really costs, and whether that is known."""
+    masks, exact = np.arange(len(sets)), np.array([float(low + (0 if sure else more)) for low, more, sure in sets])
+    costs, sure = np.array([float(low) for low, _, _ in sets]), np.array([sure for _, _, sure in sets])
+    sized = Sized(masks, costs, sure, lambda some: exact[some])
+    for _ in range(3):
+        among = np.array(sorted(data.draw(st.sets(st.integers(0, len(sets) - 1), min_size=1))))
+        least, found = sized.cheapest(among)
+        assert least == exact[among].min()
+        assert found.tolist() == [at for at in among if exact[at] == least]
+
+
+@settings(max_examples=40)
 @given(any_machine, st.data())
 def test_the_choice_is_that_of_one_set_after_another(machine: Machine, data: st.DataObject) -> None:
-    shape = MachineShape(machine)
+    """With interchangeable GPUs looked for among however few sets."""
+    shape, many = MachineShape(machine), data.draw(st.sampled_from([0, sets_module.MANY]))
     at_once, in_turn = TabledSets(shape, NBYTES), TabledSets(Plain(shape), NBYTES)
-    for _ in range(4):
-        free = mask_of(tuple(data.draw(st.sets(st.integers(0, machine.count - 1), min_size=1))))
-        size = data.draw(st.integers(1, machine.count))
-        island, sets = data.draw(st.booleans()), data.draw(st.integers(1, 3))
-        assert at_once.best(free, size, island, sets) == in_turn.best(free, size, island, sets)
-        assert at_once.flexibility(free) == in_turn.flexibility(free)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sets_module, "MANY", many)
+        for _ in range(4):
+            free = mask_of(tuple(data.draw(st.sets(st.integers(0, machine.count - 1), min_size=1))))
+            size = data.draw(st.integers(1, machine.count))
+            island, sets = data.draw(st.booleans()), data.draw(st.integers(1, 3))
+            assert at_once.best(free, size, island, sets) == in_turn.best(free, size, island, sets)
+            assert at_once.flexibility(free) == in_turn.flexibility(free)
 
 
 @settings(max_examples=25)

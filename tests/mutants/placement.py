@@ -9,6 +9,12 @@ CORE = "rakka_sim/core/placing/"
 POLICIES, PLANNING, BOOK, SETS = (f"{CORE}{name}.py" for name in ("policies", "planning", "book", "sets"))
 GREEDY, PATTERNS, SOLVERS, BATCH = (f"{CORE}{name}.py" for name in ("greedy", "patterns", "solvers", "batch"))
 LEDGER, SLICES, SHAPES, SPANNING = (f"{CORE}{name}.py" for name in ("ledger", "slices", "shapes", "spanning"))
+SIZED = f"{CORE}sized.py"
+HARDWARE = "rakka_sim/hardware/"
+NCCL_XML, TOPO_READ, NVLINKS, BETWEEN = (
+    f"{HARDWARE}{name}.py" for name in ("nccl_xml", "topo_read", "nvlinks", "between")
+)
+SUBSETS, PACKING, SET_COSTS, GROUPS = (f"{HARDWARE}{name}.py" for name in ("subsets", "packing", "set_costs", "groups"))
 ACTOR, NODE = "rakka_sim/actors/placement.py", "rakka_sim/actors/node_placement.py"
 FLEET, AUDIT = "rakka_sim/core/fleet.py", "rakka_sim/records/audit.py"
 ROLL_OUT, REPLICAS = "rakka_sim/actors/roll_out.py", "rakka_sim/actors/replicas.py"
@@ -17,6 +23,7 @@ COORDINATOR, REQUEST = "rakka_sim/actors/coordinator.py", "rakka_sim/actors/requ
 TESTS = "tests/core/test_placing"
 BY_FILE = {
     SETS: [f"{TESTS}_sets.py"],
+    SIZED: [f"{TESTS}_sets.py"],
     SHAPES: [f"{TESTS}_sets.py"],
     BOOK: [f"{TESTS}_machine.py", f"{TESTS}_slices.py", f"{TESTS}.py"],
     SLICES: [f"{TESTS}_slices.py"],
@@ -45,6 +52,10 @@ def tests_for(group: str, file: str) -> list[str]:
         return [f"{TESTS}.py", f"{TESTS}_batch.py", "-k", f"{ON_POLICIES.format(group)} or {batch}"]
     if group == "spanning":
         return ["tests/actors/test_placement_protocol.py"] if file == ACTOR else [f"{TESTS}_spanning.py"]
+    if group == "faulty":
+        return [f"{TESTS}_faulty_machines.py"]
+    if group == "costs":
+        return ["tests/hardware/test_subsets.py", "tests/hardware/test_set_costs.py"]
     if group in BY_POLICY:
         return [f"{TESTS}.py", "-k", ON_POLICIES.format(group)]
     if group == "scaling":
@@ -157,11 +168,11 @@ BY_POLICY: dict[str, list[tuple[str, str, str]]] = {
 }
 
 SHARED: list[tuple[str, str, str]] = [
-    (SETS, "table[masks[costs == costs.min()]] = 1", "table[masks] = 1"),
+    (SETS, "if alike else self._table(size).cheapest(slice(None))[1]] = 1", "if True else None] = 1"),
     (SETS, "left = self._flexibilities()[free & ~masks]", "left = self._flexibilities()[free & masks]"),
     (SETS, "at = int(left.argmax())", "at = int(left.argmin())"),
-    (SETS, "cheapest = costs.min()", "cheapest = costs.max()"),
-    (SETS, "fitting = (masks & ~free) == 0", "fitting = (masks & ~free) >= 0"),
+    (SIZED, "        least = costs.min()", "        least = costs.max()"),
+    (SETS, "np.flatnonzero((table.masks & ~free) == 0)", "np.flatnonzero((table.masks & ~free) >= 0)"),
     (SETS, "return sum(free for size in sizes if free < size)", "return sum(free for size in sizes if free <= size)"),
     (SETS, "ways = [mask for mask in ways if self.packed(free & ~mask, size) >= wanted]", "ways = list(ways)"),
     (SETS, "any(mask & ~island == 0 for island in self._islands)", "any(mask & island for island in self._islands)"),
@@ -311,6 +322,35 @@ SCALING: list[tuple[str, str, str]] = [
     ),
     (REQUEST, "if self._life.over:\n            self._leave_room(ctx)", "if False:\n            self._leave_room(ctx)"),
     (AUDIT, 'outside = (span < 0) | (runs["last_end"] >', 'outside = (span < 0) & (runs["last_end"] >'),
+
+
+# Reports of machines that are broken, between a loader and a placement.
+FAULTY: list[tuple[str, str, str]] = [
+    (NVLINKS, "NvLink(a, b, min(here, there))", "NvLink(a, b, max(here, there))"),
+    (NVLINKS, "if min(here, there) > 0:", "if max(here, there) > 0:"),
+    (BETWEEN, "count, rate = 0, rate * nccl.HOST_SHARE", "count, rate = count, rate"),
+    (GROUPS, "any(a in gpus and b in gpus for a, b in pairs.no_peer)", "any(False for a, b in pairs.no_peer)"),
+    (NCCL_XML, "if 0 <= number <= most:", "if True:"),
+    (NCCL_XML, "if abs(number) >= _NO_NUMBER:", "if False:"),
+    (NCCL_XML, "if len(set(addresses)) < len(addresses):", "if False:"),
+    (TOPO_READ, "if len(cell) > 4 or int(cell[2:]) > MOST_LINKS:", "if False:"),
+    (BOOK, " & ~mask_of(tuple(facts.sliced))", ""),
+    (BOOK, "boards[gpu] = boards[gpu].add(place.slice.profile, place.slice.start)", "pass"),
+]
+
+# What all sets of a size cost at once.
+COSTS: list[tuple[str, str, str]] = [
+    (SIZED, "unsure = first[~self._sure[first]]", "unsure = first[:0]"),
+    (SIZED, "self._sure[unsure] = True", "self._sure[:] = True"),
+    (SETS, "state = state * (members.bit_count() + 1) + np", "state = state + np"),
+    (SET_COSTS, "size <= 4 or size > packing.EXACT", "True"),
+    (SET_COSTS, "near = (gb_s >= rate) & (steps <= most)", "near = gb_s >= rate"),
+    (SET_COSTS, "links[subsets.holding(pairs.no_peer, len(pairs.models))[masks]] = 0", "pass"),
+    (SUBSETS, "np.minimum(total, 2 * widest, out=total)", "pass"),
+    (SUBSETS, "for top in others[v] if top > v)", "for top in others[v] if top > v + 1)"),
+    (SUBSETS, "_HALF if size <= _HALF else MOST", "_HALF"),
+    (PACKING, "min(a + b + c, 2 * (a + b), 2 * (a + c), 2 * (b + c))", "a + b + c"),
+    (PACKING, ">= enough - _NOTHING", ">= enough - 1"),
 ]
 
 
@@ -320,4 +360,5 @@ def all_mutants() -> list[tuple[str, str, str, str]]:
     found += [("shared", *fault) for fault in SHARED]
     found += [("spanning", *fault) for fault in ACROSS]
     found += [("scaling", *fault) for fault in SCALING]
+    found += [("faulty", *fault) for fault in FAULTY] + [("costs", *fault) for fault in COSTS]
     return found + [("actors", *fault) for fault in ACTORS]
