@@ -322,7 +322,7 @@ SCALING: list[tuple[str, str, str]] = [
     ),
     (REQUEST, "if self._life.over:\n            self._leave_room(ctx)", "if False:\n            self._leave_room(ctx)"),
     (AUDIT, 'outside = (span < 0) | (runs["last_end"] >', 'outside = (span < 0) & (runs["last_end"] >'),
-
+]
 
 # Reports of machines that are broken, between a loader and a placement.
 FAULTY: list[tuple[str, str, str]] = [
