@@ -34,16 +34,17 @@ from rakka_sim.runtime.replay import Trace, assert_same_trace
 from rakka_sim.runtime.sim import SimRuntime
 from rakka_sim.runtime.wall import Stopwatch
 from rakka_sim.values import TransportKind
-from rakka_sim.wiring import Stack, build, engine_plan, live, lockstep, modelled, node_facts
+from rakka_sim.wiring import Stack, build, engine_plan, live, lockstep, modelled, most_engines, node_facts, resizers
 from rakka_sim.workload.scribe import Scribe
 from rakka_sim.workload.source import Source, make_source, merge
 
 if TYPE_CHECKING:
-    from rakka_sim.runtime.api import System
+    from rakka_sim.runtime.api import Promise, System
 
 Given = str | Path | Mapping[str, Any] | Scenario
 
 REAL_TOKENS = ("lockstep", "live")
+BRING_UP_S = 3600.0
 SPARE_THREADS = 4  # an engine that is being replaced may still have one
 WORKLOAD_STREAM = 0x6C6F6164  # keeps the workload's draws apart from those of every actor
 
@@ -99,8 +100,7 @@ def run(
         if mode in ("simulate", "lockstep"):
             return _run_on(SimRuntime(root), loaded, base, mode, root, progress)
         # A thread for each engine: it waits for the engine's processes.
-        engines = sum(deployment.replicas for deployment in loaded.deployment)
-        with ThreadPoolExecutor(engines + SPARE_THREADS) as waiting:
+        with ThreadPoolExecutor(most_engines(loaded) + SPARE_THREADS) as waiting:
             return _run_on(LiveRuntime(root, executor=waiting), loaded, base, mode, root, progress)
 
     return once(first) if seeds == 1 else Ensemble([once(first + more) for more in range(seeds)])
@@ -224,10 +224,16 @@ def _run_on(system: System, scenario: Scenario, base: Path, mode: str, seed: int
             stack = _build(system, scenario, log, base, mode)
             _bring_up(system, stack, scenario)
             scribe = _scribe(scenario) if mode in REAL_TOKENS else None
+            steps = resizers(system, scenario, stack.manager)
+            for ref, _ in steps:
+                system.tell(ref, Go())
             _serve(system, stack, source, scenario.stop_after_s, progress, scribe)
     finally:
         system.stop()
     log.check_whole()
+    facts: dict[str, Any] = {"kv": stack.kv_lines, "dead_letters": dict(system.dead_letters)}
+    if steps:
+        facts["scale"] = [step.outcome() for _, step in steps]
     return Report(
         log,
         scenario=scenario.model_dump(mode="json", exclude_unset=True),
@@ -236,15 +242,27 @@ def _run_on(system: System, scenario: Scenario, base: Path, mode: str, seed: int
         wall_s=watch.seconds,
         seed=seed,
         mode=mode,
-        facts={"kv": stack.kv_lines, "dead_letters": dict(system.dead_letters)},
+        facts=facts,
     )
 
 
 def _bring_up(system: System, stack: Stack, scenario: Scenario) -> None:
+    """Apply every deployment: they are placed one after another, and start together."""
+    answers = []
     for deployment in scenario.deployment:
-        status = _wait(system, stack, lambda d=deployment: system.ask(stack.manager, Apply(d), 3600.0))
-        if status.error is not None:
-            raise status.error
+        placed, up = (system.promise(f"{deployment.name} {what}") for what in ("placed", "up"))
+        system.tell(stack.manager, Apply(deployment, up.ref, placed.ref))
+        _status(system, stack, placed)
+        answers.append(up)
+    for up in answers:
+        _status(system, stack, up)
+
+
+def _status(system: System, stack: Stack, promise: Promise[Any]) -> None:
+    """Wait for a deployment's status; raises the error that stands there."""
+    status = _wait(system, stack, lambda: system.wait(promise, BRING_UP_S))
+    if status.error is not None:
+        raise status.error
 
 
 def _build(system: System, scenario: Scenario, log: EventLog, base: Path, mode: str) -> Stack:

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from rakka_sim.core.placing.sets import Pick
     from rakka_sim.core.placing.terms import Claim, Demand
     from rakka_sim.errors import InferenceError
+    from rakka_sim.hardware.routes import Weights
     from rakka_sim.runtime.api import Ref
 
 # --- ApiGateway -------------------------------------------------------------------------------------------------
@@ -86,6 +87,11 @@ class RouteFailed:
     """The coordinator's answer to `RouteTo` when there is no route."""
 
     error: InferenceError
+
+
+@value
+class Parked:
+    """The coordinator's word on a `RouteTo`: no replica is there, some are coming, and it will answer when one has."""
 
 
 @value
@@ -153,6 +159,22 @@ class Deregister:
     deployment: str
     replica: int
     reply_to: Ref[Any] | None = None
+
+
+@value
+class Expect:
+    """So many requests that find no replica may wait for one: some serve or are coming up. 0: none is; do not wait."""
+
+    deployment: str
+    room: int
+
+
+@value
+class LeaveRoom:
+    """A request that waits for a replica wants none any more. Answered by `RouteFailed`, unless it has been routed."""
+
+    request_id: int
+    deployment: str
 
 
 @value
@@ -266,10 +288,41 @@ class EndRun:
 
 
 @value
+class WeightsLoaded:
+    """The loader's answer to `LoadWeights`: the weights are on their GPUs."""
+
+
+@value
 class WorkerReady:
-    """To the engine: the context is built (again); steps may come, at its own address or through the worker."""
+    """To the engine: the context is built (again); steps may come, at its own address or through the worker.
+
+    It was begun at `began` (s) and had its weights at `loaded`.
+    """
 
     context: Ref[Any]
+    began: float
+    loaded: float
+
+
+# --- WeightLoader -----------------------------------------------------------------------------------------------
+
+
+@value
+class LoadWeights:
+    """Bring a replica's weights to its GPUs; answered by `WeightsLoaded` when they are there, or by an `InputError`.
+
+    Whoever asks again gives up what it has asked for before.
+    """
+
+    weights: Weights
+    reply_to: Ref[Any] | None = None
+
+
+@value
+class CancelLoad:
+    """`reply_to` does not want the weights any more that it has asked for; what they took of the links is free."""
+
+    reply_to: Ref[Any]
 
 
 # --- DeploymentPlacement ----------------------------------------------------------------------------------------
@@ -289,23 +342,26 @@ class Place:
 
 @value
 class Resize:
-    """Bring a placed deployment to so many replicas as it says now: what was lost is placed anew, nothing moves.
+    """Place what a placed deployment lacks of the replicas that it says now (`missing`: these of them); nothing moves.
 
     Answered like `Place`; a refusal leaves everything as it is. With `partial`, as many of the missing replicas as find
-    a place are placed; it is a refusal only if none does.
+    a place are placed; it is a refusal only if none does. Replicas beyond what it says stay until they are released:
+    only who has drained them knows when nothing runs there any more.
     """
 
     deployment: Deployment
     reply_to: Ref[Any] | None = None
     partial: bool = False
+    missing: tuple[int, ...] | None = None
 
 
 @value
 class Release:
-    """The deployment has gone; its GPUs are free. Answered by `Released` or a `PlacementError`."""
+    """The deployment has gone, or these `replicas` of it; their GPUs are free. Answered by `Released` or an error."""
 
     deployment: str
     reply_to: Ref[Any] | None = None
+    replicas: tuple[int, ...] | None = None
 
 
 @value
@@ -355,7 +411,9 @@ class ReplicasLost:
 
 @value
 class RoomAgain:
-    """A node is back: what found no place may find one now."""
+    """A node is back, and empty: what found no place may find one now."""
+
+    node: str
 
 
 # --- Placement (of one node) ------------------------------------------------------------------------------------
@@ -434,13 +492,23 @@ class ReservationOver:
 
 @value
 class Apply:
-    """Bring a deployment up; answered by a `DeploymentStatus` when that is done, or has failed.
+    """Bring a deployment up, or one that is up to another number of replicas. The last wish that is accepted holds.
 
-    To one that is up already, as it stands: answered at once. To another deployment of that name: by `NotBuilt`.
+    Wishes are decided in the order in which they come: one for which there are not places enough is answered by a
+    `PlacementError`, and nothing changes; one with fewer replicas is always accepted, and the highest numbers go. Who
+    is accepted is answered by a `DeploymentStatus` as soon as nothing is under way any more: what is wanted is ready,
+    what is not has been drained and is gone; or when the deployment has failed or has been removed. By then a later
+    wish may hold: `wanted` is the number that does. `ready` may be less, where replicas were lost or given up; `error`
+    says why.
+
+    If anything but `replicas` differs, the answer is `NotBuilt`, which names the fields. To a deployment that is being
+    removed: it is brought up anew when it is gone. To one that lacks replicas, as it is: they are tried again.
+    `placed` is told its `DeploymentStatus` too, as soon as it has its places, or has none.
     """
 
     deployment: Deployment
     reply_to: Ref[Any] | None = None
+    placed: Ref[Any] | None = None
 
 
 @value
@@ -468,13 +536,19 @@ class GetDeployment:
 
 @value
 class DeploymentStatus:
-    """A deployment's state (pending, serving, draining, stopped, failed) and where it runs."""
+    """A deployment's state (pending, serving, draining, stopped, failed) and where it runs.
+
+    Of `wanted` replicas so many are `ready`. It is degraded where some were `given_up` (they cannot serve where they
+    were, and their GPUs were given back) or find no place; the `error` is the last reason. The others go on.
+    """
 
     name: str
     state: str
     placement: PlacementResult | None = None
     ready: int = 0
     error: Exception | None = None
+    wanted: int = 0
+    given_up: tuple[int, ...] = ()
 
 
 @value

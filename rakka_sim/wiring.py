@@ -11,9 +11,11 @@ from typing import TYPE_CHECKING, Any
 from rakka_sim.actors.coordinator import DpCoordinator
 from rakka_sim.actors.engine import EngineCore, Identity
 from rakka_sim.actors.gateway import ApiGateway
+from rakka_sim.actors.loader import WeightLoader
 from rakka_sim.actors.manager import DeploymentManager
 from rakka_sim.actors.metrics import Metrics
 from rakka_sim.actors.placement import DeploymentPlacementActor
+from rakka_sim.actors.resizer import Resizer
 from rakka_sim.actors.worker import Launch, Runner
 from rakka_sim.config.gpus import GIB
 from rakka_sim.config.models import hf_config, model_spec
@@ -30,6 +32,7 @@ from rakka_sim.engines.sizing import kv_block_count
 from rakka_sim.errors import NotBuilt
 from rakka_sim.hardware.clusters import cluster_topology
 from rakka_sim.hardware.mig import MigState, slice_spec
+from rakka_sim.hardware.routes import Routes, Weights
 from rakka_sim.hardware.shape import MachineShape
 from rakka_sim.records import EventLog, ReplicaFacts
 from rakka_sim.timing.constants import HOST_OVERHEAD_S
@@ -191,6 +194,9 @@ def build(
     coordinator = system.spawn("coordinator", lambda: DpCoordinator(lambda: make_policy(policy)))
     placement = system.spawn("placement", lambda: DeploymentPlacementActor(placing, facts))
     kv_lines: list[str] = []
+    routes, loader = Routes(topology, scenario.cluster), None
+    if scenario.cluster.has_storage and not real_launch:
+        loader = system.spawn("loader", lambda: WeightLoader(placement))
 
     def make_engine(deployment: Deployment, assignment: NodeAssignment, manager: Ref[Any]) -> Callable[[], Actor]:
         node = scenario.cluster.node(assignment.node)
@@ -198,12 +204,45 @@ def build(
         if plan.text not in kv_lines:
             kv_lines.append(plan.text)
         me = _identity(deployment, assignment, node, plan, log, coordinator, manager)
-        launch = Launch(make_runner(deployment, node, plan), deployment.engine.startup_s, real_launch)
+        weights = None if loader is None else _weights(deployment, plan, assignment, routes)
+        launch = Launch(make_runner(deployment, node, plan), deployment.engine.startup_s, real_launch, weights, loader)
         return partial(_engine, me, deployment, plan, launch, log, real_tokens)
 
-    manager = system.spawn("manager", lambda: DeploymentManager(placement, coordinator, make_engine))
+    manager = system.spawn("manager", lambda: DeploymentManager(placement, coordinator, make_engine, log.holdings))
     gateway = system.spawn("gateway", lambda: ApiGateway(deployments, coordinator, metrics, log))
     return Stack(gateway, manager, coordinator, placement, metrics, log, kv_lines)
+
+
+def _weights(deployment: Deployment, plan: EnginePlan, assignment: NodeAssignment, routes: Routes) -> Weights | None:
+    """What a replica loads before it serves; None where that takes no time."""
+    engine = deployment.engine
+    if engine.load_format == "dummy":
+        return None
+    files = f"{deployment.model}, {engine.dtype}"
+    return routes.weights(assignment.node, assignment.gpus, files, plan.model.weight_bytes(engine.dtype))
+
+
+def most_engines(scenario: Scenario) -> int:
+    """How many engines there may be at once."""
+    most = {deployment.name: deployment.replicas for deployment in scenario.deployment}
+    for step in scenario.scale:
+        name = scenario.target(step).name
+        most[name] = max(most[name], step.replicas)
+    return sum(most.values())
+
+
+def resizers(system: System, scenario: Scenario, manager: Ref[Any]) -> list[tuple[Ref[Any], Resizer]]:
+    """An actor for each line of the scenario's schedule; they wait for `Go`."""
+    made = []
+    for number, step in enumerate(scenario.scale):
+        deployment = scenario.target(step).model_copy(update={"replicas": step.replicas})
+        actor = Resizer(step.at_s, deployment, manager)
+        made.append((system.spawn(f"scale-{number}", partial(_same, actor)), actor))
+    return made
+
+
+def _same(actor: Resizer) -> Resizer:
+    return actor
 
 
 def _identity(

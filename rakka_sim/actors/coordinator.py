@@ -1,12 +1,27 @@
-"""The DP coordinator: which replica serves a request. No policy may be here (that is `core.routing`)."""
+"""The DP coordinator: which replica serves a request. No policy may be here (that is `core.routing`).
+
+A request that finds no replica waits for one, if the manager has said that some are coming up and how many may wait.
+"""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from rakka_sim.actors.passes import Schedule, SchedulingPass
 from rakka_sim.core.routing import ReplicaView, RouteHint, WatchingPolicy
-from rakka_sim.errors import ServerError
-from rakka_sim.messages import Deregister, Deregistered, Register, ReportLoad, Routed, RouteFailed, RouteTo
+from rakka_sim.errors import Backpressure, InferenceError, ServerError
+from rakka_sim.messages import (
+    Deregister,
+    Deregistered,
+    Expect,
+    LeaveRoom,
+    Parked,
+    Register,
+    ReportLoad,
+    Routed,
+    RouteFailed,
+    RouteTo,
+)
 from rakka_sim.runtime.api import Actor, Context, Ref, Terminated
 from rakka_sim.values import Load
 
@@ -37,6 +52,9 @@ class DpCoordinator(Actor):
         self._changed: dict[str, Callable[[int], None]] = {}  # for policies that want to be told
         self._routes: dict[str, dict[int, Route]] = {}
         self._views: dict[str, list[ReplicaView]] = {}
+        self._room: dict[str, int] = {}  # how many may wait for a replica
+        self._parked: dict[str, dict[int, RouteTo]] = {}  # who waits, in order; no deployment of which nobody does
+        self._passing = False  # a pass over them is under way
 
     def receive(self, ctx: Context, msg: Any) -> None:
         match msg:
@@ -50,13 +68,22 @@ class DpCoordinator(Actor):
                 self._deregister(ctx, msg)
             case Terminated(ref):
                 self._forget(ref)
+            case Expect(deployment, room):
+                self._room[deployment] = room
+                if not room and not self._views.get(deployment):
+                    self._send_away(ctx, deployment)
+            case LeaveRoom(request_id, deployment):
+                self._leave(ctx, deployment, request_id)
+            case Schedule():
+                self._passing = False
+                self._route_parked(ctx)
             case _:
                 ctx.unhandled(msg)
 
     def _route(self, ctx: Context, msg: RouteTo) -> None:
         views = self._views.get(msg.deployment)
-        if not views:
-            ctx.tell(msg.reply_to, RouteFailed(ServerError(status=503)))
+        if not views or msg.deployment in self._parked:
+            self._park(ctx, msg)
             return
         hint = RouteHint(msg.prompt_tokens, msg.session, msg.content)
         view = views[self._policies[msg.deployment].choose(views, hint, ctx.rng)]
@@ -66,6 +93,36 @@ class DpCoordinator(Actor):
         if msg.deployment in self._changed:
             self._changed[msg.deployment](route.place)
         ctx.tell(msg.reply_to, Routed(msg.deployment, view.replica, route.engine))
+
+    # --- waiting for a replica ------------------------------------------------------------------------------------
+
+    def _park(self, ctx: Context, msg: RouteTo) -> None:
+        room, parked = self._room.get(msg.deployment, 0), self._parked.get(msg.deployment, {})
+        if len(parked) < room or self._views.get(msg.deployment):  # or it goes on when the instant is over
+            self._parked.setdefault(msg.deployment, parked)[msg.request_id] = msg
+            ctx.tell(msg.reply_to, Parked())
+        else:
+            error: InferenceError = Backpressure(msg.deployment) if room else ServerError(status=503)
+            ctx.tell(msg.reply_to, RouteFailed(error))
+
+    def _leave(self, ctx: Context, deployment: str, request_id: int) -> None:
+        parked = self._parked.get(deployment, {})
+        msg = parked.pop(request_id, None)
+        if msg is not None:
+            ctx.tell(msg.reply_to, RouteFailed(ServerError(status=503)))
+        if not parked:
+            self._parked.pop(deployment, None)
+
+    def _send_away(self, ctx: Context, deployment: str) -> None:
+        for msg in self._parked.pop(deployment, {}).values():
+            ctx.tell(msg.reply_to, RouteFailed(ServerError(status=503)))
+
+    def _route_parked(self, ctx: Context) -> None:
+        for deployment in [name for name in self._parked if self._views.get(name)]:
+            for msg in self._parked.pop(deployment).values():
+                self._route(ctx, msg)
+
+    # --- replicas come and go ---------------------------------------------------------------------------------------
 
     def _report(self, msg: ReportLoad) -> None:
         route = self._routes.get(msg.deployment, {}).get(msg.replica)
@@ -83,6 +140,9 @@ class DpCoordinator(Actor):
         self._policies.setdefault(msg.deployment, self._make_policy())
         self._rebuild(msg.deployment)
         ctx.watch(msg.engine)
+        if msg.deployment in self._parked and not self._passing:
+            self._passing = True  # when the instant is over: replicas that come together share who has waited
+            ctx.run(SchedulingPass(), lambda _: Schedule())
 
     def _deregister(self, ctx: Context, msg: Deregister) -> None:
         route = self._routes.get(msg.deployment, {}).get(msg.replica)

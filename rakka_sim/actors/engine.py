@@ -110,9 +110,8 @@ class EngineCore(Actor):
                 self._cancel(ctx, request_id)
             case StepFailed():
                 self._failed(ctx, msg)
-            case WorkerReady(context):
-                self._context = context
-                self._worker_ready(ctx)
+            case WorkerReady():
+                self._worker_ready(ctx, msg)
             case GetLoad(reply_to):
                 if reply_to is not None:
                     ctx.tell(reply_to, self._load())
@@ -176,8 +175,7 @@ class EngineCore(Actor):
             if msg.batch.request_id == request_id:
                 del self._queue[at]
                 self._queued_tokens -= msg.batch.prompt_tokens
-                chunk = TokenChunk(request_id, NO_TIMES, finish=FinishReason.CANCELLED)
-                ctx.tell(msg.reply_to, Finished(chunk, 0))
+                ctx.tell(msg.reply_to, Finished(TokenChunk(request_id, NO_TIMES, finish=FinishReason.CANCELLED), 0))
                 self._report(ctx)
                 return
         if request_id in self._clients:
@@ -188,8 +186,9 @@ class EngineCore(Actor):
 
     # --- steps --------------------------------------------------------------------------------------------------
 
-    def _worker_ready(self, ctx: Context) -> None:
-        self._ready = True
+    def _worker_ready(self, ctx: Context, msg: WorkerReady) -> None:
+        self._context, self._ready = msg.context, True
+        self._log.started(msg.began, msg.loaded, ctx.now)
         if not self._announced:
             self._announced = True
             me = self._identity
@@ -209,12 +208,13 @@ class EngineCore(Actor):
             ctx.tell(self._context, EndRun())
 
     def _step(self, ctx: Context) -> None:
-        if self._plan is not None or not self._ready or self._context is None:
+        busy = self._clients or self._queue or self._launch.real  # what a real launch makes has to be closed
+        if self._plan is not None or (not self._ready and busy):
             return
         self._admit_queued(ctx)
         self._plan = self._batcher.plan()
         self._emit(ctx, self._batcher.take_events())
-        if self._plan is not None:
+        if self._plan is not None and self._context is not None:
             self._ending = False
             self._log.begins(self._plan)
             feed = None

@@ -95,10 +95,10 @@ class DeploymentPlacementActor(Actor):
         match msg:
             case Place(deployment, reply_to, constraints):
                 self._place(ctx, deployment, reply_to, constraints)
-            case Resize(deployment, reply_to, partial):
-                self._resize(ctx, deployment, reply_to, partial)
-            case Release(name, reply_to):
-                self._release(ctx, name, reply_to)
+            case Resize():
+                self._resize(ctx, msg)
+            case Release(name, reply_to, replicas):
+                self._release(ctx, name, reply_to, replicas)
             case GetPlacements(reply_to):
                 _answer(ctx, reply_to, tuple(self._placed.values()))
             case NodeLost(name, reply_to) | NodeReturned(name, reply_to) if name not in self._members:
@@ -127,10 +127,10 @@ class DeploymentPlacementActor(Actor):
             return
         self._busy[name] = None
         demand = demand_of(deployment)
-        ctx.flow(self._find(ctx, demand, (), list(range(demand.replicas)), reply_to, constraints, resized=False))
+        ctx.flow(self._find(ctx, demand, list(range(demand.replicas)), reply_to, constraints, resized=False))
 
-    def _resize(self, ctx: Context, deployment: Deployment, reply_to: Ref[Any] | None, partial: bool) -> None:
-        name, demand = deployment.name, demand_of(deployment)
+    def _resize(self, ctx: Context, msg: Resize) -> None:
+        name, demand, reply_to = msg.deployment.name, demand_of(msg.deployment), msg.reply_to
         if name not in self._placed:
             _answer(ctx, reply_to, UnknownPlacement(name))
             return
@@ -138,16 +138,15 @@ class DeploymentPlacementActor(Actor):
             _answer(ctx, reply_to, InputError("deployment", name, "one that is not being placed at the moment"))
             return
         there = {each.replica_index for each in self._placed[name].assignments}
-        missing = [replica for replica in range(demand.replicas) if replica not in there]
-        surplus = tuple(sorted(replica for replica in there if replica >= demand.replicas))
+        wanted = range(demand.replicas) if msg.missing is None else msg.missing
+        missing = [replica for replica in wanted if replica not in there]
         self._busy[name] = None
-        ctx.flow(self._find(ctx, demand, surplus, missing, reply_to, None, resized=True, partial=partial))
+        ctx.flow(self._find(ctx, demand, missing, reply_to, None, resized=True, partial=msg.partial))
 
     async def _find(
         self,
         ctx: Context,
         demand: Demand,
-        surplus: tuple[int, ...],
         missing: list[int],
         reply_to: Ref[Any] | None,
         constraints: PlacementConstraints | None,
@@ -155,7 +154,7 @@ class DeploymentPlacementActor(Actor):
         resized: bool,
         partial: bool = False,
     ) -> None:
-        """Place `missing` replicas beside those that are there, then let those of `surplus` go."""
+        """Place `missing` replicas beside those that are there."""
         try:
             planned = Plan(())
             while missing:
@@ -178,11 +177,7 @@ class DeploymentPlacementActor(Actor):
             _answer(ctx, reply_to, UnknownPlacement(demand.deployment))
             return
         before = before or PlacementResult(demand.deployment)
-        kept = [each for each in before.assignments if each.replica_index not in surplus]
-        for each in before.assignments:
-            if each.replica_index in surplus:
-                self._tell(ctx, each.node, Vacate(demand.deployment, (each.replica_index,)))
-        together = sorted((*kept, *planned.assignments), key=lambda each: each.replica_index)
+        together = sorted((*before.assignments, *planned.assignments), key=lambda each: each.replica_index)
         degraded = planned.degraded if missing else before.degraded
         result = self._placed[demand.deployment] = PlacementResult(demand.deployment, tuple(together), degraded)
         _answer(ctx, reply_to, result)
@@ -259,13 +254,18 @@ class DeploymentPlacementActor(Actor):
             agreed = await _answer_of(question) is not None and agreed
         return agreed
 
-    def _release(self, ctx: Context, name: str, reply_to: Ref[Any] | None) -> None:
-        result = self._placed.pop(name, None)
+    def _release(self, ctx: Context, name: str, reply_to: Ref[Any] | None, replicas: tuple[int, ...] | None) -> None:
+        result = self._placed.get(name)
         if result is None:
             _answer(ctx, reply_to, UnknownPlacement(name))
             return
-        for node in dict.fromkeys(each.node for each in result.assignments):
-            self._tell(ctx, node, Vacate(name))
+        going = [each for each in result.assignments if replicas is None or each.replica_index in replicas]
+        for node in dict.fromkeys(each.node for each in going):
+            self._tell(ctx, node, Vacate(name, replicas))
+        left = tuple(each for each in result.assignments if each not in going)
+        self._placed[name] = PlacementResult(name, left, result.degraded)
+        if replicas is None:
+            del self._placed[name]
         _answer(ctx, reply_to, Released(name))
 
     # --- nodes come and go ------------------------------------------------------------------------------------------
@@ -286,7 +286,7 @@ class DeploymentPlacementActor(Actor):
         member.life += 1
         self._start(ctx, member)
         for listener in self._listeners:
-            ctx.tell(listener, RoomAgain())
+            ctx.tell(listener, RoomAgain(member.facts.name))
 
     def _lost(self, ctx: Context, ref: Ref[Any]) -> None:
         """A node's actor is no more, and neither is what it held."""

@@ -13,6 +13,8 @@ from rakka_sim.messages import (
     DeadlinePassed,
     Finished,
     FrontEndDone,
+    LeaveRoom,
+    Parked,
     Rejected,
     RequestEnded,
     Routed,
@@ -83,6 +85,7 @@ class Request(Actor):
         self._steps: tuple[Stretch, ...] | None = ()  # where the log has them; None if it does not have them all
         self._giving_up: InferenceError | FinishReason | None = None
         self._routing = False  # the coordinator owes an answer
+        self._parked = False  # which comes when there is a replica
 
     def started(self, ctx: Context) -> None:
         self._arrival = ctx.now
@@ -108,6 +111,8 @@ class Request(Actor):
                 self._take(ctx, msg)
             case RouteFailed(error):
                 self._no_route(ctx, error)
+            case Parked():
+                self._wait_for_a_replica(ctx)
             case Rejected(_, error):
                 self._rejected(ctx, error)
             case Terminated(ref):
@@ -135,8 +140,20 @@ class Request(Actor):
             RouteTo(batch.request_id, name, batch.prompt_tokens, batch.session, batch.content, ctx.self),
         )
 
+    def _wait_for_a_replica(self, ctx: Context) -> None:
+        self._parked = True
+        if self._life.over:
+            self._leave_room(ctx)
+            return
+        if self._route_timer is not None:
+            self._route_timer.cancel()
+        self._route_timer = ctx.after(self._deployment.serving.replica_wait_s, RouteOverdue())
+
+    def _leave_room(self, ctx: Context) -> None:
+        ctx.tell(self._coordinator, LeaveRoom(self._batch.request_id, self._deployment.name))
+
     def _dispatch(self, ctx: Context, msg: Routed) -> None:
-        self._routing = False
+        self._routing = self._parked = False
         if self._life.over:  # the coordinator counts on its arrival there
             ctx.tell(msg.engine, Withdrawn(self._batch.request_id))
             ctx.stop()
@@ -149,25 +166,32 @@ class Request(Actor):
         ctx.tell(msg.engine, AddRequest(self._batch, ctx.self, self._output, tuple(self._tokens)))
 
     def _no_route(self, ctx: Context, error: InferenceError) -> None:
-        self._routing = False
+        self._routing = self._parked = False
+        if self._route_timer is not None:
+            self._route_timer.cancel()
         if self._life.over:
             ctx.stop()
-        else:
+        elif not self._falls_back(ctx, error):
             self._end(ctx, error.kind, error)
 
     def _rejected(self, ctx: Context, error: InferenceError) -> None:
-        serving = self._deployment.serving
         if self._scheduled is None:
             self._replica = -1  # no replica has taken it
         if self._giving_up is not None:
             self._end_as(ctx, self._giving_up)
-        elif isinstance(error, Backpressure) and serving.on_capacity_exhausted == "fallback" and serving.fallback:
-            self._leave_engine(ctx)
-            self._deployment = self._deployments[serving.fallback]
-            self._life.fire("reroute")
-            self._find_route(ctx)
-        else:
+        elif not self._falls_back(ctx, error):
             self._end(ctx, error.kind, error)
+
+    def _falls_back(self, ctx: Context, error: InferenceError) -> bool:
+        """Go to another deployment, if this one is full and says so."""
+        serving = self._deployment.serving
+        if not (isinstance(error, Backpressure) and serving.on_capacity_exhausted == "fallback" and serving.fallback):
+            return False
+        self._leave_engine(ctx)
+        self._deployment = self._deployments[serving.fallback]
+        self._life.fire("reroute")
+        self._find_route(ctx)
+        return True
 
     def _engine_died(self, ctx: Context, ref: Ref[Any]) -> None:
         if ref != self._engine:
@@ -270,6 +294,8 @@ class Request(Actor):
         self._leave_engine(ctx)
         if not self._routing:  # else it stays until the coordinator has answered
             ctx.stop()
+        elif self._parked:
+            self._leave_room(ctx)
 
     def stopped(self, ctx: Context) -> None:
         if self._engine is not None:  # it did not end, it failed: nobody is there for the tokens any more

@@ -1,4 +1,4 @@
-"""An engine's steps in the event log, and where its tokens are there; what a step computes may not be here."""
+"""An engine's starts and steps in the event log, and where its tokens are there; what a step computes is not here."""
 
 from __future__ import annotations
 
@@ -26,6 +26,10 @@ class StepLog:
         self._waiting = 0  # in the batcher's queue, and how that changed while the plan in flight was computed
         self._joined: list[tuple[float, int]] = []
         self.preempted = 0  # since the last plan that was noted
+
+    def started(self, began: float, loaded: float, ready: float) -> None:
+        """A context is ready (s)."""
+        self._log.startup(self._index, began, loaded, ready)
 
     def begins(self, plan: StepPlan) -> None:
         """A plan is in flight."""

@@ -7,13 +7,23 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 from rakka_sim.core.supervision import WORKER_TIER, Directive
-from rakka_sim.errors import ContextPoisoned, OutOfMemory
-from rakka_sim.messages import EndRun, Execute, StepFailed, Stepped, WorkerReady
+from rakka_sim.errors import ContextPoisoned, InputError, OutOfMemory, Unrecoverable
+from rakka_sim.messages import (
+    CancelLoad,
+    EndRun,
+    Execute,
+    LoadWeights,
+    StepFailed,
+    Stepped,
+    WeightsLoaded,
+    WorkerReady,
+)
 from rakka_sim.runtime.api import Actor, Context, Job, JobFailed, Ref, Running
 
 if TYPE_CHECKING:
     import numpy as np
 
+    from rakka_sim.hardware.routes import Weights
     from rakka_sim.values import StepFeed, StepOutcome, StepPlan
 
 
@@ -31,11 +41,16 @@ class Runner(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Launch:
-    """How a context gets its runner, as a job: after `seconds` of the clock or, if `real`, when `make` is done."""
+    """How a context gets its runner, as a job: after `seconds` of the clock or, if `real`, when `make` is done.
+
+    Where there are `weights`, the `loader` brings them first.
+    """
 
     make: Callable[[], Runner]
     seconds: float = 0.0
     real: bool = False
+    weights: Weights | None = None
+    loader: Ref[Any] | None = None
 
     def ends_at(self, start: float, rng: np.random.Generator) -> float:
         return start + self.seconds
@@ -62,8 +77,19 @@ class DeviceContext(Actor):
         self._engine = engine
         self._runner: Runner | None = None
         self._running: Running | None = None
+        self._began = self._loaded = 0.0  # s; when the weights are there the runner is made
+        self._loading = False
 
     def started(self, ctx: Context) -> None:
+        self._began, loader = ctx.now, self._launch.loader
+        if self._launch.weights is None or loader is None:
+            self._build(ctx)
+        else:
+            self._loading = True
+            ctx.tell(loader, LoadWeights(self._launch.weights, ctx.self))
+
+    def _build(self, ctx: Context) -> None:
+        self._loaded, self._loading = ctx.now, False
         ctx.run(self._launch, Built)
 
     def receive(self, ctx: Context, msg: Any) -> None:
@@ -88,13 +114,19 @@ class DeviceContext(Actor):
                     # For a step this means: go on with the next one. Without a runner there is nothing to go on with.
                     raise ContextPoisoned(f"it could not be built: {error}") from error
                 raise error
+            case WeightsLoaded() if self._loading:
+                self._build(ctx)
+            case InputError():
+                raise Unrecoverable(f"its weights cannot be loaded: {msg}") from msg
             case Built(runner):
                 self._runner = runner
-                ctx.tell(self._engine, WorkerReady(ctx.self))
+                ctx.tell(self._engine, WorkerReady(ctx.self, self._began, self._loaded))
             case _:
                 ctx.unhandled(msg)
 
     def stopped(self, ctx: Context) -> None:
+        if self._loading and self._launch.loader is not None:
+            ctx.tell(self._launch.loader, CancelLoad(ctx.self))
         if self._runner is not None:
             self._runner.close()
 

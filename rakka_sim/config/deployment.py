@@ -25,6 +25,8 @@ from rakka_sim.config.gpus import gpu
 from rakka_sim.errors import NotBuilt, UnknownName
 from rakka_sim.values import RuntimeKind, TransportKind
 
+MAX_REPLICAS = 100_000
+
 REMOTE = {RuntimeKind.OPENAI, RuntimeKind.ANTHROPIC, RuntimeKind.GEMINI, RuntimeKind.LITELLM}
 
 # First match wins; the last word is upstream's: anything else is local.
@@ -66,6 +68,9 @@ class Serving(Table):
     on_capacity_exhausted: Literal["reject", "queue", "fallback"] = "queue"
     queue_capacity: PositiveInt = Field(100_000, description="places in the queue before the engine, per replica")
     fallback: str | None = Field(None, description="the deployment that serves instead, for `fallback`")
+    replica_wait_s: Seconds = Field(
+        60.0, description="how long a request waits for a replica while none is up and some are coming; 0: not at all"
+    )
 
     @model_validator(mode="after")
     def _fallback_has_a_name(self) -> Self:
@@ -102,7 +107,11 @@ class EngineConfig(Table):
     kv_cache_dtype: Literal["auto", "bfloat16", "float16", "float32", "fp8"] = "auto"
     host_overhead_us: float | None = Field(None, ge=0.0, le=1e9, description="default: the time model's constant")
     frontend_overhead_us: float = Field(1000.0, ge=0.0, le=1e9)
-    startup_s: Seconds = Field(0.0, description="from placement to the first request, and after a rebuild")
+    startup_s: Seconds = Field(
+        0.0,
+        description="process, context, graphs: from placement to the first request, and after a rebuild; to load the "
+        "weights takes time on top where the cluster says how fast they are read",
+    )
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="of real tensors; auto: CUDA if there is any")
     load_format: Literal["auto", "dummy"] = Field("auto", description="dummy: random weights, whatever the folder has")
     cpu_threads: int = Field(0, ge=0, description="of real tensors on a CPU; 0: as PyTorch chooses")
@@ -156,7 +165,7 @@ class Deployment(Table):
     runtime: Annotated[str | None, BeforeValidator(_runtime_text)] = None
     runtime_config: EngineConfig | dict[str, Any] = Field(default_factory=dict, validate_default=True)
     gpus: PositiveInt | None = Field(None, description="GPUs per replica, local only")
-    replicas: PositiveInt = Field(1, le=100_000)
+    replicas: PositiveInt = Field(1, le=MAX_REPLICAS)
     serving: Serving = Serving()
     budget: Budget | None = None
     idempotent: bool = True

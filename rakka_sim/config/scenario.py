@@ -5,12 +5,20 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, NonNegativeInt, PlainSerializer, WithJsonSchema, field_validator, model_validator
+from pydantic import (
+    Field,
+    NonNegativeInt,
+    PlainSerializer,
+    PositiveInt,
+    WithJsonSchema,
+    field_validator,
+    model_validator,
+)
 from pydantic.config import JsonDict
 
-from rakka_sim.config.base import PositiveSeconds, Table
+from rakka_sim.config.base import PositiveSeconds, Seconds, Table
 from rakka_sim.config.cluster import Cluster
-from rakka_sim.config.deployment import Deployment
+from rakka_sim.config.deployment import MAX_REPLICAS, Deployment
 from rakka_sim.config.slo import Slo
 from rakka_sim.config.workload import WorkloadConfig
 
@@ -77,6 +85,14 @@ class TimeModel(Table):
         return self if self.path is None else self.model_copy(update={"path": str(folder / self.path)})
 
 
+class ScaleStep(Table):
+    """From some time on a deployment is to have another number of replicas."""
+
+    deployment: str | None = Field(None, description="the first deployment where none is named")
+    at_s: Seconds = Field(description="counted from the start of the workload")
+    replicas: PositiveInt = Field(le=MAX_REPLICAS)
+
+
 def _one_too(schema: JsonDict) -> None:
     """To editors: a single `[workload]` table will do."""
     several = {key: schema.pop(key) for key in ("type", "items")}
@@ -92,6 +108,7 @@ class Scenario(Table):
     cluster: Cluster = Cluster()
     deployment: tuple[Deployment, ...] = Field(min_length=1)
     workload: tuple[WorkloadConfig, ...] = Field((), json_schema_extra=_one_too)
+    scale: tuple[ScaleStep, ...] = ()
     routing: Routing = Routing()
     placement: Placing = Placing()
     time_model: TimeModel = TimeModel()
@@ -115,8 +132,11 @@ class Scenario(Table):
         for load in self.workload:
             if load.deployment is not None and load.deployment not in names:
                 raise ValueError(f"workload.deployment {load.deployment!r} is none of: {', '.join(names)}")
+        for step in self.scale:
+            if step.deployment is not None and step.deployment not in names:
+                raise ValueError(f"scale.deployment {step.deployment!r} is none of: {', '.join(names)}")
         return self
 
-    def target(self, load: WorkloadConfig) -> Deployment:
-        """The deployment that a workload addresses: the first one where it does not say."""
+    def target(self, load: WorkloadConfig | ScaleStep) -> Deployment:
+        """The deployment that a workload addresses or a step resizes: the first one where it does not say."""
         return next((d for d in self.deployment if d.name == load.deployment), self.deployment[0])

@@ -11,7 +11,7 @@ Table = Mapping[str, Mapping[str, str]]
 
 REQUEST: Table = {
     "received": {"route": "routing", "cancel": "cancelled", "fail": "failed"},
-    "routing": {"dispatch": "queued", "cancel": "cancelled", "fail": "failed"},
+    "routing": {"dispatch": "queued", "reroute": "received", "cancel": "cancelled", "fail": "failed"},
     "queued": {"schedule": "prefill", "reroute": "received", "cancel": "cancelled", "fail": "failed"},
     "prefill": {"first_token": "decode", "reroute": "received", "cancel": "cancelled", "fail": "failed"},
     "decode": {"finish": "done", "reroute": "received", "cancel": "cancelled", "fail": "failed"},

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from heapq import heapify, heappop, heappush
 
 
 def max_min_rates(paths: Sequence[Sequence[str]], capacity: Mapping[str, float]) -> list[float]:
@@ -17,12 +18,17 @@ def max_min_rates(paths: Sequence[Sequence[str]], capacity: Mapping[str, float])
     for flow, path in enumerate(paths):
         for link in path:
             on_link.setdefault(link, []).append(flow)
+    number = {link: place for place, link in enumerate(on_link)}
     left = {link: capacity[link] for link in on_link}
     open_flows = {link: len(flows) for link, flows in on_link.items()}
     settled = [False] * len(paths)
+    offers = [(left[link] / open_flows[link], number[link], link) for link in on_link]  # a heap with void entries
+    heapify(offers)
     while open_flows:
-        full = min(open_flows, key=lambda link: left[link] / open_flows[link])
-        rate = left[full] / open_flows[full]
+        rate, _, full = heappop(offers)
+        if full not in open_flows or rate != left[full] / open_flows[full]:
+            continue
+        touched: dict[str, None] = {}
         for flow in on_link[full]:
             if settled[flow]:
                 continue
@@ -32,7 +38,11 @@ def max_min_rates(paths: Sequence[Sequence[str]], capacity: Mapping[str, float])
                     continue
                 left[link] = max(0.0, left[link] - rate)
                 open_flows[link] -= 1
-                if not open_flows[link]:
-                    del open_flows[link]
+                touched[link] = None
         del open_flows[full]
+        for link in touched:
+            if open_flows[link]:
+                heappush(offers, (left[link] / open_flows[link], number[link], link))
+            else:
+                del open_flows[link]
     return rates

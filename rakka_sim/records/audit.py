@@ -19,6 +19,7 @@ def audit(log: EventLog) -> None:
     _requests(log.request_columns())
     _tokens(log)
     _steps(log)
+    _startups(log)
     little, arriving = log.littles_law()
     if not math.isclose(little, arriving, rel_tol=1e-6, abs_tol=1e-12):
         raise InvariantBroken("event log", f"Little's law: {little} requests in the system, but lambda W = {arriving}")
@@ -42,6 +43,23 @@ def occupancy(log: EventLog) -> None:
         known = float(stayed[names == name].sum())
         if seconds > known * (1 + 1e-6) + 1e-9:
             what = f"Little's law: steps of {name} count {seconds} s of requests, which were there for {known} s"
+            raise InvariantBroken("event log", what)
+
+
+def holdings(log: EventLog) -> None:
+    """Where GPUs were given back: every step of a replica lies in a time in which it had them."""
+    if not log.holdings.ended():
+        return
+    for place, runs, _ in log.each_replicas_runs():
+        facts = log.replicas[place]
+        spans = np.array(log.holdings.of(facts))
+        if not len(spans) or not len(runs["start"]):
+            continue
+        span = np.searchsorted(spans[:, 0], runs["start"], side="right") - 1
+        outside = (span < 0) | (runs["last_end"] > spans[np.maximum(span, 0), 1])
+        if outside.any():
+            at = float(runs["start"][outside][0])
+            what = f"{facts.deployment}/{facts.replica} stepped at {at} s on GPUs of {facts.node} that it did not have"
             raise InvariantBroken("event log", what)
 
 
@@ -101,6 +119,17 @@ def _tokens(log: EventLog) -> None:
         "its last token's time is another": (last != of["last_token"])[some],
     }
     _refuse("request", names[some], rules)
+
+
+def _startups(log: EventLog) -> None:
+    of, replicas = log.startup_columns(), log.replicas
+    names = np.array([f"{replicas[at].deployment}/{replicas[at].replica}" for at in of["replica"].tolist()], object)
+    rules = {
+        "a time is not finite": ~np.isfinite(of["began"] + of["loaded"] + of["ready"]),
+        "it had its weights before it began": of["loaded"] < of["began"],
+        "it was ready before it had its weights": of["ready"] < of["loaded"],
+    }
+    _refuse("start-up of", names, rules)
 
 
 def _steps(log: EventLog) -> None:

@@ -13,25 +13,30 @@ import numpy as np
 
 from rakka_sim.records import audit
 from rakka_sim.records.entry import ReplicaFacts, RequestRecord
+from rakka_sim.records.holdings import Holdings
 from rakka_sim.records.requests import RequestTable
-from rakka_sim.records.rows import Array, frozen
+from rakka_sim.records.rows import Array, Rows, frozen
 from rakka_sim.records.steps import ReplicaSteps
 from rakka_sim.records.tokens import Tokens
 from rakka_sim.values import StepOutcome, Stretch
 
 T = TypeVar("T")
 
+_STARTUP = {"replica": "i", "began": "d", "loaded": "d", "ready": "d"}
+
 
 class EventLog:
     """Appended to by actors while a run lasts; read in one canonical order, whatever the order of append."""
 
-    __slots__ = ("_kept", "_replicas", "_requests", "_steps")
+    __slots__ = ("_kept", "_replicas", "_requests", "_startups", "_steps", "holdings")
 
     def __init__(self) -> None:
         self._replicas: dict[ReplicaFacts, int] = {}
         self._requests = RequestTable()
         self._steps: list[ReplicaSteps] = []  # by the number of the replica
+        self._startups = Rows(_STARTUP)
         self._kept: dict[str, Any] = {}
+        self.holdings = Holdings()
 
     def __getstate__(self) -> tuple[None, dict[str, Any]]:
         # What was computed is computed again where the log goes: it is many times the log's own size.
@@ -47,6 +52,11 @@ class EventLog:
         if number == len(self._steps):
             self._steps.append(ReplicaSteps())
         return number
+
+    def startup(self, replica: int, began: float, loaded: float, ready: float) -> None:
+        """The replica can serve from `ready` (s) on (again); it had its weights at `loaded`."""
+        self._kept.clear()
+        self._startups.append(replica, began, loaded, ready)
 
     def request(self, record: RequestRecord) -> None:
         """A request has ended; raises InvariantBroken if it had ended before."""
@@ -104,6 +114,13 @@ class EventLog:
     def step_columns(self) -> dict[str, Array]:
         """By start, then replica. `context_tokens` sums what the step's rows had computed before it."""
         return self._once("steps", self._step_columns)
+
+    def startup_columns(self) -> dict[str, Array]:
+        """By replica (its place in `replicas`), then time (s): when each start-up began, had its weights, was over.
+
+        A replica has several where its context was rebuilt or its engine replaced on the same GPUs.
+        """
+        return self._once("startups", self._startup_columns)
 
     def each_replica(self) -> Iterator[tuple[int, dict[str, Array]]]:
         """The steps of one replica after the other, in order of time: its place in `replicas`, and the columns.
@@ -170,6 +187,7 @@ class EventLog:
         """`check`, for the log of a run that has ended: its steps count no requests that were not there."""
         self.check()
         audit.occupancy(self)
+        audit.holdings(self)
 
     # --- how
 
@@ -181,6 +199,13 @@ class EventLog:
     def _rank(self) -> Array:
         places = {facts: place for place, facts in enumerate(self.replicas)}
         return np.array([places[facts] for facts in self._replicas], np.int32)
+
+    def _startup_columns(self) -> dict[str, Array]:
+        rows = self._startups.array()
+        place = self._rank()[rows["replica"]] if len(rows) else np.empty(0, np.int32)
+        order = np.lexsort((rows["ready"], rows["began"], place))
+        columns = {"replica": place, **{name: rows[name] for name in ("began", "loaded", "ready")}}
+        return {name: frozen(np.ascontiguousarray(column[order])) for name, column in columns.items()}
 
     def _step_columns(self) -> dict[str, Array]:
         columns: dict[str, list[Array]] = {}
@@ -207,14 +232,17 @@ class EventLog:
 
     def _digest(self) -> str:
         times, begins = self.token_times()
-        names = {
-            "layout": 1,
+        names: dict[str, Any] = {
+            "layout": 2,
             "replicas": [asdict(facts) for facts in self.replicas],
             "deployments": self.deployments,
             "outcomes": self.outcomes,
         }
+        if given_back := self.holdings.ended():
+            names["given back"] = given_back
         sha = hashlib.sha256(json.dumps(names, sort_keys=True).encode())
-        for table in (self.request_columns(), self.step_columns(), {"token": times, "tokens of request": begins}):
+        tokens = {"token": times, "tokens of request": begins}
+        for table in (self.request_columns(), self.step_columns(), tokens, self.startup_columns()):
             for name, column in table.items():
                 sha.update(f"\n{name} {column.dtype.str} {len(column)}\n".encode())
                 sha.update(np.ascontiguousarray(column).data)

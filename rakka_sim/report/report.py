@@ -29,7 +29,8 @@ class Report:
     """What a run came to.
 
     `scenario` is the scenario as plain data, `wall_s` how long the run took, `facts` what else is known of it:
-    ``facts["kv"]`` may hold lines that say where the KV block counts come from.
+    ``facts["kv"]`` may hold lines that say where the KV block counts come from, ``facts["scale"]`` what came of each
+    line of the scenario's schedule (`actors.resizer`).
     """
 
     def __init__(

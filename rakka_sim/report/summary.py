@@ -69,13 +69,13 @@ def summarise(measures: Measures, slo_name: str | None) -> dict[str, Any]:
         only = len(log.deployments) == 1
         parts[name] = dict(whole) if only else _requests(measures, measures.of["deployment"] == code, end - start)
         parts[name]["kv_usage"] = kv_usage([of for of in per_replica if of["deployment"] == name])
-        parts[name]["cost"] = cost(log, end - start, parts[name]["output_tokens"], name)
+        parts[name]["cost"] = cost(log, start, end, parts[name]["output_tokens"], name)
     return {
         **whole,
         "simulated_s": end - start,
         "slo": objectives if measures.slo is not None else None,
         "kv_usage": kv_usage(per_replica),
-        "cost": cost(log, end - start, whole["output_tokens"]),
+        "cost": cost(log, start, end, whole["output_tokens"]),
         "steps": log.total_steps,
         "replicas": per_replica,
         "deployments": parts,

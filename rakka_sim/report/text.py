@@ -102,8 +102,11 @@ def facts(report: Report) -> list[tuple[str, str]]:
             f"{number(money['usd_per_million_output_tokens'])} USD per 1M output tokens",
         ),
     ]
+    rows += [("start-up" if place == 0 else "", line) for place, line in enumerate(_startups(of))]
     lines = [*_kv_blocks(of), *_lines(report.facts.get("kv"))]
     rows += [("KV blocks" if place == 0 else "", line) for place, line in enumerate(lines)]
+    steps = [_scale_line(step) for step in report.facts.get("scale", ())]
+    rows += [("scale" if place == 0 else "", line) for place, line in enumerate(steps)]
     return [*rows, ("digest", report.digest)]
 
 
@@ -141,6 +144,16 @@ def _goodput(report: Report) -> str:
     return f"{number(of['goodput_rps'])} req/s under {of['slo']['name']} ({within}): {percent(of['slo']['attainment'])}"
 
 
+def _scale_line(step: dict[str, Any]) -> str:
+    asked = f"{step['deployment']}: {step['replicas']} replicas wanted at {step['at_s']:g} s"
+    why = f" ({step['error']})" if step["error"] else ""
+    if step["answered_s"] is None:
+        return f"{asked}; not reached before the end"
+    if step["ready"] is None:
+        return f"{asked}; refused{why}"
+    return f"{asked}; {step['ready']} of {step['wanted']} ready at {step['answered_s']:.4g} s{why}"
+
+
 def _kv_blocks(summary: dict[str, Any]) -> list[str]:
     """Replicas of one deployment with the same blocks share a line."""
     alike: dict[tuple[str, str, int, int], int] = {}
@@ -152,6 +165,26 @@ def _kv_blocks(summary: dict[str, Any]) -> list[str]:
         f"{name}: {count} x {blocks:,} blocks of {size} tokens" + (f" on {gpu}" if gpu else "")
         for (name, gpu, blocks, size), count in alike.items()
     ]
+
+
+def _startups(summary: dict[str, Any]) -> list[str]:
+    """How long replicas took to come up, a line a deployment; none where that took no time."""
+    lines = []
+    for name in dict.fromkeys(each["deployment"] for each in summary["replicas"]):
+        of = [each for each in summary["replicas"] if each["deployment"] == name and each["starts"]]
+        whole, loading = ([each[key] for each in of] for key in ("startup_s", "loading_s"))
+        if any(whole):
+            again = sum(each["starts"] - 1 for each in of)
+            lines.append(
+                f"{name}: {_range(whole)} s, of that {_range(loading)} s loading weights"
+                + (f"; {again} more in the run" if again else "")
+            )
+    return lines
+
+
+def _range(values: list[float]) -> str:
+    first, last = number(min(values)), number(max(values))
+    return first if first == last else f"{first} to {last}"
 
 
 def _lines(given: Any) -> list[str]:

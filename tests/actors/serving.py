@@ -16,7 +16,18 @@ from rakka_sim.config.base import parse
 from rakka_sim.config.deployment import Deployment
 from rakka_sim.config.scenario import Scenario
 from rakka_sim.engines.modelled import ModelledJob, ModelledRunner
-from rakka_sim.messages import Apply, CancelRequest, DeploymentStatus, GetMetrics, Remove, RequestEnded, Submit
+from rakka_sim.messages import (
+    Apply,
+    CancelRequest,
+    DeploymentStatus,
+    GetDeployment,
+    GetMetrics,
+    NodeLost,
+    NodeReturned,
+    Remove,
+    RequestEnded,
+    Submit,
+)
 from rakka_sim.records import EventLog
 from rakka_sim.runtime.api import Actor, Context, Ref
 from rakka_sim.runtime.sim import SimRuntime
@@ -156,6 +167,7 @@ class Serving:
         self.client = Client()
         self.client_ref: Ref[Any] = self.system.spawn("test-client", lambda: self.client)
         self.submitted = 0
+        self.audited = False  # look at the GPUs between any two messages
 
     def _runner(self, deployment: Any, node: Any, plan: Any) -> Callable[[], Runner]:
         return lambda: FaultyRunner(node.name, self.faults)
@@ -174,6 +186,27 @@ class Serving:
         status: DeploymentStatus = self.system.ask(self.stack.manager, Remove(name), 1000.0)
         return status
 
+    def resized(self, replicas: int, name: str = "m") -> Deployment:
+        """A deployment of the scenario with so many replicas."""
+        there = next(each for each in self.scenario.deployment if each.name == name)
+        return there.model_copy(update={"replicas": replicas})
+
+    def scale(self, replicas: int, name: str = "m") -> Any:
+        """Ask for so many replicas; a promise of the answer."""
+        answer = self.system.promise(f"{name} x {replicas}")
+        self.system.tell(self.stack.manager, Apply(self.resized(replicas, name), answer.ref))
+        return answer
+
+    def status(self, name: str = "m") -> DeploymentStatus:
+        status: DeploymentStatus = self.system.ask(self.stack.manager, GetDeployment(name), 1.0)
+        return status
+
+    def lose(self, node: str) -> None:
+        self.system.tell(self.stack.placement, NodeLost(node))
+
+    def bring_back(self, node: str) -> None:
+        self.system.tell(self.stack.placement, NodeReturned(node))
+
     def submit(self, prompt: int = 20, output: int = 5, model: str = "m", **fields: Any) -> int:
         """Submit now; the request's id. Its client is there to hear of it by the next `run`."""
         self.submitted += 1
@@ -189,7 +222,12 @@ class Serving:
 
     def run(self, seconds: float) -> None:
         """Let so much time pass."""
-        self.system.env.run(until=self.system.now + seconds)
+        until = self.system.now + seconds
+        while self.audited and (self.system.env.peek() < until or self.system.env.peek() == until == self.system.now):
+            self.system.env.step()
+            self.check_gpus()
+        if until > self.system.now:
+            self.system.env.run(until=until)
 
     def finish(self, at_most: float = 1000.0) -> None:
         """Let time pass until every request has ended."""
@@ -233,6 +271,31 @@ class Serving:
             row["deployment"] = self.log.deployments[row["deployment"]]
             row["outcome"] = self.log.outcomes[row["outcome"]]
         return rows
+
+    def held(self) -> dict[str, dict[tuple[str, int], tuple[int, ...]]]:
+        """Of each node that lives: the GPUs of every (deployment, replica) there, by the node's own book."""
+        members = self.stack.placement.cell.actor._members  # type: ignore[attr-defined]
+        alive = {name: getattr(member.ref.cell, "actor", None) for name, member in members.items() if member.ref}
+        books = {name: actor._book for name, actor in alive.items() if actor is not None}
+        for book in books.values():
+            book.check()
+        return {
+            node: {(name, a.replica_index): a.gpus for name in book.deployments for a in book.assignments(name)}
+            for node, book in books.items()
+        }
+
+    def check_gpus(self, *, still: bool = False) -> None:
+        """Nobody's GPU is another's, and every living engine runs on GPUs that are its own.
+
+        Unless it is `still`, word of a node's loss may be on its way: engines on nodes that have ever been lost may
+        be alive without GPUs until it has come.
+        """
+        held, members = self.held(), self.stack.placement.cell.actor._members  # type: ignore[attr-defined]
+        facts = {number: facts for facts, number in self.log._replicas.items()}
+        for name, engine in self.engines().items():
+            of = facts[engine._identity.log_index]
+            if still or (of.node in held and not members[of.node].life):
+                assert held[of.node].get((of.deployment, of.replica)) == of.gpus, f"{name} has lost its GPUs"
 
     def check_engines(self) -> None:
         """Every batcher's own invariants, and the limits of admission (at any moment between two messages)."""

@@ -10,8 +10,19 @@ from hypothesis import strategies as st
 
 from rakka_sim.actors.coordinator import DpCoordinator
 from rakka_sim.core.routing import POLICIES, make_policy
-from rakka_sim.errors import ServerError
-from rakka_sim.messages import Deregister, Deregistered, Register, ReportLoad, Routed, RouteFailed, RouteTo
+from rakka_sim.errors import Backpressure, ServerError
+from rakka_sim.messages import (
+    Deregister,
+    Deregistered,
+    Expect,
+    LeaveRoom,
+    Parked,
+    Register,
+    ReportLoad,
+    Routed,
+    RouteFailed,
+    RouteTo,
+)
 from rakka_sim.runtime.api import Actor, Context
 from rakka_sim.runtime.sim import SimRuntime
 from rakka_sim.values import Load
@@ -153,6 +164,93 @@ def test_a_burst_evens_out_what_replicas_have_already() -> None:
         serving.submit(output=30)
     serving.finish()
     assert sorted(sum(row["replica"] == replica for row in serving.records()) for replica in range(3)) == [7] * 3
+
+
+# --- no replica, but one is coming ------------------------------------------------------------------------------------
+
+
+class Asker(Actor):
+    """A request's place: what it was told."""
+
+    def __init__(self) -> None:
+        self.heard: list[Any] = []
+
+    def receive(self, ctx: Context, msg: Any) -> None:
+        self.heard.append(msg)
+
+
+class Waiting(Alone):
+    """Askers for a deployment without a replica, of whom so many may wait."""
+
+    def __init__(self, room: int, askers: int, replicas: int = 2) -> None:
+        super().__init__(replicas=0)
+        self.engines = [self.system.spawn(f"engine-{n}", Idle) for n in range(replicas)]
+        self.tell(Expect("m", room))
+        self.askers = [Asker() for _ in range(askers)]
+        for number, asker in enumerate(self.askers):
+            ref = self.system.spawn(f"asker-{number}", lambda it=asker: it)  # type: ignore[misc]
+            self.tell(RouteTo(10 + number, "m", 10, 0, ((1, 10),), ref))
+        self.settle()
+
+    def heard(self) -> list[list[str]]:
+        return [[type(msg).__name__ for msg in asker.heard] for asker in self.askers]
+
+
+def test_who_finds_none_waits_while_there_is_room_and_is_served_in_order() -> None:
+    waiting = Waiting(room=3, askers=4)
+    assert waiting.heard() == [["Parked"]] * 3 + [["RouteFailed"]]
+    assert isinstance(waiting.askers[3].heard[0].error, Backpressure)
+    waiting.register(0)
+    late = waiting.route()
+    assert isinstance(late, Parked), "behind those who wait"
+    waiting.settle()
+    assert waiting.heard()[:3] == [["Parked", "Routed"]] * 3
+    answer = waiting.system.promise("deregistered")
+    waiting.tell(Deregister("m", 0, answer.ref))
+    assert waiting.system.wait(answer).routed == 4, "each is counted once, when it is routed"
+
+
+def test_replicas_that_come_at_once_share_who_has_waited() -> None:
+    waiting = Waiting(room=6, askers=6)
+    for replica in (0, 1):
+        waiting.register(replica)
+    waiting.settle()
+    assert [asker.heard[1].replica for asker in waiting.askers] == [0, 1, 0, 1, 0, 1]
+
+
+def test_when_none_comes_after_all_they_are_told() -> None:
+    waiting = Waiting(room=3, askers=2)
+    waiting.tell(Expect("m", 0))
+    waiting.settle()
+    assert waiting.heard() == [["Parked", "RouteFailed"]] * 2
+    assert {asker.heard[1].error.status for asker in waiting.askers} == {503}
+    assert isinstance(waiting.route(), RouteFailed)
+
+
+def test_who_leaves_is_told_and_makes_room() -> None:
+    waiting = Waiting(room=2, askers=2)
+    waiting.tell(LeaveRoom(10, "m"))
+    waiting.tell(LeaveRoom(77, "m"))
+    waiting.tell(LeaveRoom(10, "nobody"))
+    waiting.settle()
+    assert waiting.heard() == [["Parked", "RouteFailed"], ["Parked"]]
+    assert isinstance(waiting.route(), Parked)
+    waiting.register(0)
+    waiting.settle()
+    waiting.tell(LeaveRoom(11, "m"))
+    waiting.settle()
+    assert waiting.heard()[1] == ["Parked", "Routed"], "too late: it has been routed, and is told nothing else"
+
+
+def test_a_replica_that_is_gone_when_the_instant_is_over_leaves_them_waiting() -> None:
+    waiting = Waiting(room=2, askers=2)
+    waiting.register(0)
+    waiting.tell(Deregister("m", 0))
+    waiting.settle()
+    assert waiting.heard() == [["Parked"]] * 2
+    waiting.register(1)
+    waiting.settle()
+    assert [asker.heard[1].replica for asker in waiting.askers] == [1, 1]
 
 
 def test_deployments_do_not_share_routes() -> None:

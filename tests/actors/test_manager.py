@@ -51,15 +51,16 @@ def test_to_apply_it_again_waits_for_the_same_and_starts_nothing() -> None:
     assert serving.faults.built == {"n0": 1}
 
 
-def test_another_deployment_of_a_name_that_is_up_is_refused() -> None:
+def test_another_deployment_of_a_name_that_is_up_is_refused_by_its_fields() -> None:
     """Not taken for the one that is up, as if it had been carried out."""
     serving = Serving(nodes=4)
     serving.up()
-    with pytest.raises(NotBuilt, match="in place"):
-        serving.apply(changed(serving.scenario.deployment[0], replicas=2))
-    assert states(serving) == {"m": "serving"}
+    other = changed(serving.scenario.deployment[0], replicas=2, idempotent=False, serving={"max_concurrent": 7})
+    with pytest.raises(NotBuilt, match=r"in place \(m: serving, idempotent\).*only replicas can be changed"):
+        serving.apply(other)
+    assert (serving.status().state, serving.status().wanted) == ("serving", 1)
     serving.remove()
-    assert serving.apply(changed(serving.scenario.deployment[0], replicas=2)).ready == 2
+    assert serving.apply(other).ready == 2
 
 
 def test_what_has_no_place_has_failed_and_says_why() -> None:
@@ -204,10 +205,10 @@ def test_an_engine_that_dies_in_the_drain_ends_it() -> None:
 
 
 def kill(serving: Serving, node: str = "n0") -> None:
-    """Have the engine on a node die of its next request."""
+    """Have the engine on a node die of its next request, which goes on wherever it can."""
     serving.faults.next[node] = GONE
-    serving.submit()
-    serving.run(STEP_S * 1.5)
+    serving.submit(output=1)
+    serving.run(STEP_S * 2.5)
 
 
 def test_a_dead_engine_is_replaced_on_its_gpus() -> None:
@@ -265,8 +266,9 @@ def test_what_no_restart_can_mend_is_not_tried_again() -> None:
 
 
 def test_a_failed_deployment_gives_its_requests_an_end() -> None:
-    """All replicas are stopped with it: whoever was there is told, and who comes after that too."""
-    serving = Serving(Faults({("n0", 1): Unrecoverable("gone")}), deployment={"replicas": 3})
+    """When no replica is left: whoever was there or waits is told, and who comes after that too."""
+    gone = {(node, 1): Unrecoverable("gone") for node in ("n0", "n1", "n2")}
+    serving = Serving(Faults(gone), deployment={"replicas": 3})
     serving.up()
     for _ in range(9):
         serving.submit(output=50)

@@ -178,9 +178,20 @@ def test_resizing_moves_nothing(system: ActorSystem) -> None:
     assert more[:2] == before
     with pytest.raises(NotEnoughGpus):
         asking.ask(Resize(deployment("d", 9, 2)))
-    less = asking.ask(Resize(deployment("d", 1, 2))).assignments
-    assert less == before[:1]
+    assert asking.ask(Resize(deployment("d", 1, 2))).assignments == more, "they go by Release: something may run there"
+    assert asking.ask(Release("d", replicas=(1, 2))) == Released("d")
+    assert asking.ask(GetPlacements())[0].assignments == before[:1]
     assert len(asking.place("rest", 3, 2).assignments) == 3
+    with pytest.raises(NotEnoughGpus):
+        asking.ask(Resize(deployment("d", 2, 2)))
+
+
+def test_only_the_replicas_named_are_placed(system: ActorSystem) -> None:
+    asking = Asking(system, PlacementConstraints({"a": 4, "b": 4}))
+    asking.place("d", 4, 2)
+    asking.ask(Release("d", replicas=(1, 2)))
+    again = asking.ask(Resize(deployment("d", 4, 2), missing=(2,)))
+    assert [each.replica_index for each in again.assignments] == [0, 2, 3]
 
 
 class Listener(Actor):
@@ -204,7 +215,7 @@ def test_a_node_goes_and_comes_back(system: ActorSystem) -> None:
     asking.ask(NodeReturned("a"))
     again = asking.ask(Resize(deployment("d", 2, 2)))
     assert [(each.replica_index, each.node) for each in again.assignments] == [(0, "a"), (1, "b")]
-    assert listener.heard == [ReplicasLost("d", (0,)), RoomAgain()]
+    assert listener.heard == [ReplicasLost("d", (0,)), RoomAgain("a")]
     for message in (NodeLost("x"), NodeReturned("x")):
         with pytest.raises(UnknownNode, match="nodes: a, b"):
             asking.ask(message)

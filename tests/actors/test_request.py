@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 import pytest
@@ -305,3 +306,134 @@ def test_requests_outlive_a_client_that_went_away() -> None:
     request = serving.submit()
     serving.finish()
     assert serving.outcome(request) == "stop"
+
+
+# --- its only engine dies ---------------------------------------------------------------------------------------------
+
+
+def alone(startup_s: float = 5.0, *, faults: Faults | None = None, **settings: Any) -> Serving:
+    """One replica that takes `startup_s` to start, and a request of 20 tokens that has some of them."""
+    deployment = {"serving": settings}
+    serving = Serving(faults, deployment=deployment, engine={"startup_s": startup_s, "runs_of_steps": False})
+    serving.up()
+    serving.submit(output=20)
+    serving.run(5.5 * STEP_S)
+    return serving
+
+
+def dies(serving: Serving) -> float:
+    """The engine dies at the end of its next step; when."""
+    serving.faults.next["n0"] = RuntimeError("gone")
+    serving.run(2 * STEP_S)
+    return serving.system.now
+
+
+def parked(serving: Serving) -> dict[str, Any]:
+    waiting: dict[str, Any] = serving.stack.coordinator.cell.actor._parked  # type: ignore[attr-defined]
+    return waiting
+
+
+def test_it_waits_for_the_engine_that_takes_the_place_of_its_own() -> None:
+    serving = alone()
+    at = dies(serving)
+    late = serving.submit(output=3)
+    serving.finish()
+    assert serving.outcomes() == ["stop", "stop"]
+    times = serving.client.times(1)
+    assert len(times) == 20, "none twice, none left out"
+    assert max(b - a for a, b in itertools.pairwise(times)) == pytest.approx(5.0 + 2 * STEP_S)
+    assert serving.client.times(late)[0] in times, "they go on together"
+    assert serving.system.now > at + 4.9
+    serving.check_idle()
+
+
+@pytest.mark.parametrize("patience_s", [0.0, 3.0])
+def test_it_waits_no_longer_than_its_deployment_says(patience_s: float) -> None:
+    serving = alone(replica_wait_s=patience_s)
+    died = dies(serving) - 0.5 * STEP_S
+    serving.run(10.0)
+    error = serving.client.ended[1].error
+    assert isinstance(error, ServerError)
+    assert error.status == 503
+    assert serving.client.ended_at[1] == pytest.approx(died + patience_s, abs=STEP_S)
+    assert not parked(serving)
+    serving.check_idle()
+
+
+@pytest.mark.parametrize("how", ["timeout", "cancelled"])
+def test_a_deadline_and_a_cancel_are_heard_while_it_waits(how: str) -> None:
+    serving = alone()
+    dies(serving)
+    at = serving.system.now
+    late = serving.submit(timeout_s=1.0 if how == "timeout" else None)
+    serving.run(0.5)
+    assert len(parked(serving)["m"]) == 2
+    if how == "cancelled":
+        serving.cancel(late)
+    serving.run(1.0)
+    assert (serving.outcome(late), serving.client.ended_at[late] - at) == (
+        how,
+        pytest.approx(1.0 if how == "timeout" else 0.5),
+    )
+    assert len(parked(serving)["m"]) == 1, "its place is free"
+    serving.finish()
+    serving.check_idle()
+
+
+def test_a_cancel_at_the_instant_at_which_it_begins_to_wait() -> None:
+    serving = alone()
+    dies(serving)
+    late = serving.submit()
+    serving.cancel(late)
+    serving.run(STEP_S)
+    assert serving.outcome(late) == "cancelled"
+    assert list(parked(serving)["m"]) == [1], "it does not wait for a replica that it has no use for"
+    serving.finish()
+    assert not parked(serving)
+    serving.check_idle()
+
+
+def test_as_many_may_wait_as_the_replicas_would_take() -> None:
+    serving = alone(max_concurrent=2, on_capacity_exhausted="queue", queue_capacity=1)
+    dies(serving)
+    more = [serving.submit(output=2) for _ in range(3)]
+    serving.finish()
+    assert [serving.outcome(request) for request in (1, *more)] == ["stop", "stop", "stop", "backpressure"]
+    serving.check_idle()
+
+
+def test_where_no_more_may_wait_it_falls_back() -> None:
+    serving = Serving(
+        deployment=full("fallback", fallback="spare"), others=(dict(OTHER),), engine={"startup_s": 5.0}, nodes=2
+    )
+    serving.up()
+    serving.faults.next["n0"] = RuntimeError("gone")
+    first = serving.submit(output=2)
+    serving.run(2 * STEP_S)
+    second, third = serving.submit(output=2), serving.submit(output=2)
+    serving.finish()
+    rows = {row["request_id"]: (row["deployment"], row["outcome"]) for row in serving.records()}
+    assert rows == {first: ("m", "stop"), second: ("m", "stop"), third: ("spare", "stop")}
+    assert serving.client.ended_at[third] < serving.client.ended_at[first] - 4.9
+    serving.check_idle()
+
+
+def test_who_waits_for_an_engine_that_never_comes_is_told_when_that_is_known() -> None:
+    building = {("n0", number): RuntimeError("no") for number in range(2, 99)}
+    serving = alone(1.0, faults=Faults(building=building))
+    dies(serving)
+    serving.finish()
+    assert serving.outcomes() == ["server_error"]
+    assert serving.status().state == "failed"
+    assert not parked(serving)
+    serving.check_idle()
+
+
+def test_a_removal_ends_the_waiting() -> None:
+    serving = alone()
+    dies(serving)
+    assert serving.remove().state == "stopped"
+    serving.finish()
+    assert serving.outcomes() == ["server_error"]
+    assert serving.client.ended_at[1] < 5.2
+    serving.check_idle()

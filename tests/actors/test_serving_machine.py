@@ -1,4 +1,4 @@
-"""The whole topology under whatever Hypothesis thinks of: arrivals, cancels, deadlines, faults, removals, in any order.
+"""The whole topology under whatever Hypothesis thinks of: arrivals, cancels, faults, resizes, lost nodes, in any order.
 
 At any moment the limits hold. When the faults stop, everything has ended exactly once, and nothing is held any more.
 """
@@ -29,11 +29,12 @@ OUTCOMES = {
     "bad_request",
     "not_found",
 }
+NODES = ("n0", "n1", "n2", "n3")
 TIMES = st.sampled_from([0.0, 0.4 * STEP_S, STEP_S, 2.5 * STEP_S, 7 * STEP_S])
 
 
 class ServingMachine(RuleBasedStateMachine):
-    """Two deployments on three nodes; "m" may fall back to "spare"."""
+    """Two deployments on four nodes; "m" may fall back to "spare"."""
 
     @initialize(
         replicas=st.integers(1, 2),
@@ -50,19 +51,40 @@ class ServingMachine(RuleBasedStateMachine):
                 "block_size": st.just(4),
             }
         ),
+        storage_gb_s=st.sampled_from([None, 24.0]),  # 50 ms for the weights, 25 from memory
         shuffle=st.none() | st.integers(0, 1 << 20),
+        patience_s=st.sampled_from([0.0, 0.03, 60.0]),
     )
-    def bring_up(self, replicas: int, policy: str, routing: str, settings: dict[str, Any], shuffle: int | None) -> None:
+    def bring_up(
+        self,
+        replicas: int,
+        policy: str,
+        routing: str,
+        settings: dict[str, Any],
+        storage_gb_s: float | None,
+        shuffle: int | None,
+        patience_s: float,
+    ) -> None:
         serving = {"max_concurrent": 3, "queue_capacity": 2, "on_capacity_exhausted": policy, "fallback": "spare"}
+        serving["replica_wait_s"] = patience_s
         spare = {"name": "spare", "serving": {"max_concurrent": 2, "queue_capacity": 2}}
         self.serving = Serving(
             engine=settings,
             deployment={"replicas": replicas, "serving": serving},
             others=(spare,),
             routing={"policy": routing},
+            cluster={
+                "nodes": [
+                    {"name": f"n{i}", "gpu": "H100", "gpus": 1, "storage_gb_s": storage_gb_s}
+                    for i in range(replicas + 1)
+                ]
+            },
             shuffle_ties=shuffle,
+            nodes=4,
         )
         self.serving.up()
+        self.serving.audited = True
+        self.answers: list[Any] = []
         self.cancelled: dict[int, float] = {}
 
     @rule(
@@ -91,22 +113,43 @@ class ServingMachine(RuleBasedStateMachine):
     def wait(self, seconds: float) -> None:
         self.serving.run(seconds)
 
-    @rule(node=st.sampled_from(["n0", "n1", "n2"]), error=st.sampled_from(FAULTS))
+    @rule(node=st.sampled_from(NODES), error=st.sampled_from(FAULTS))
     def fault(self, node: str, error: Exception) -> None:
         self.serving.faults.next[node] = error
 
     @rule(name=st.sampled_from(["m", "spare"]))
     def remove(self, name: str) -> None:
-        self.serving.system.tell(self.serving.stack.manager, Remove(name))
+        self.answers.append(self.serving.system.promise("removed"))
+        self.serving.system.tell(self.serving.stack.manager, Remove(name, self.answers[-1].ref))
 
     @rule(at=st.integers(0, 1))
     def apply(self, at: int) -> None:
         self.serving.system.tell(self.serving.stack.manager, Apply(self.serving.scenario.deployment[at]))
 
+    @rule(name=st.sampled_from(["m", "m", "spare"]), replicas=st.integers(1, 4))
+    def scale(self, name: str, replicas: int) -> None:
+        self.answers.append(self.serving.scale(replicas, name))
+
+    @rule(node=st.sampled_from(NODES))
+    def lose(self, node: str) -> None:
+        self.serving.lose(node)
+
+    @rule(node=st.sampled_from(NODES))
+    def bring_back(self, node: str) -> None:
+        self.serving.bring_back(node)
+
     @invariant()
     @precondition(lambda self: hasattr(self, "serving"))
     def limits_hold(self) -> None:
         self.serving.check_engines()
+        loader = self.loader()
+        if loader is not None:
+            loader.check()
+
+    def loader(self) -> Any:
+        """The core of the weight loader, where there is one."""
+        cell = self.serving.system.root.children.get("loader")
+        return None if cell is None else cell.actor._loading  # type: ignore[union-attr]
 
     def teardown(self) -> None:
         if not hasattr(self, "serving"):
@@ -119,7 +162,10 @@ class ServingMachine(RuleBasedStateMachine):
             if request in serving.client.ended and serving.outcome(request) == "cancelled":
                 assert serving.client.ended_at[request] <= at + STEP_S + 1e-9
         serving.run(1.0)
+        serving.check_gpus(still=True)
+        assert all(answer.done for answer in self.answers)
         serving.check_idle()
+        assert self.loader() is None or self.loader().under_way == ()
         self._tokens_are_the_requests()
         self._metrics_are_the_logs()
 

@@ -10,6 +10,9 @@ POLICIES, PLANNING, BOOK, SETS = (f"{CORE}{name}.py" for name in ("policies", "p
 GREEDY, PATTERNS, SOLVERS, BATCH = (f"{CORE}{name}.py" for name in ("greedy", "patterns", "solvers", "batch"))
 LEDGER, SLICES, SHAPES = (f"{CORE}{name}.py" for name in ("ledger", "slices", "shapes"))
 ACTOR, NODE = "rakka_sim/actors/placement.py", "rakka_sim/actors/node_placement.py"
+FLEET, AUDIT = "rakka_sim/core/fleet.py", "rakka_sim/records/audit.py"
+ROLL_OUT, REPLICAS = "rakka_sim/actors/roll_out.py", "rakka_sim/actors/replicas.py"
+COORDINATOR, REQUEST = "rakka_sim/actors/coordinator.py", "rakka_sim/actors/request.py"
 
 TESTS = "tests/core/test_placing"
 BY_FILE = {
@@ -26,6 +29,10 @@ BY_FILE = {
     ACTOR: ["tests/actors/test_placement_protocol.py"],
     NODE: ["tests/actors/test_placement_protocol.py"],
 }
+SCALE_TESTS = ["tests/core/test_fleet.py", "tests/actors/test_scaling.py"]
+BY_FILE |= {FLEET: SCALE_TESTS, ROLL_OUT: SCALE_TESTS, REPLICAS: SCALE_TESTS}
+BY_FILE |= {COORDINATOR: ["tests/actors/test_coordinator.py"], REQUEST: ["tests/actors/test_request.py"]}
+BY_FILE |= {AUDIT: ["tests/scenarios/test_scale_schedule.py"]}
 # Of the tests on placing one deployment, those that say something of every policy or of one; others say nothing of it.
 ON_POLICIES = "failure_domains or goes_round or are_even or pays_least or equally_empty or (goes_where and {0}) or {0}"
 
@@ -37,6 +44,8 @@ def tests_for(group: str, file: str) -> list[str]:
         return [f"{TESTS}.py", f"{TESTS}_batch.py", "-k", f"{ON_POLICIES.format(group)} or {batch}"]
     if group in BY_POLICY:
         return [f"{TESTS}.py", "-k", ON_POLICIES.format(group)]
+    if group == "scaling":
+        return BY_FILE[file]
     return [f"{TESTS}_faults.py", *BY_FILE[file]]
 
 
@@ -211,10 +220,58 @@ ACTORS: list[tuple[str, str, str]] = [
     (ACTOR, "if name in self._placed or name in self._busy:", "if name in self._busy:"),
     (ACTOR, "member.life += 1", "member.life += 0"),
     (ACTOR, "self._forget(ctx, name)", "pass"),
-    (ACTOR, "self._tell(ctx, node, Vacate(name))", "pass"),
-    (ACTOR, "self._tell(ctx, each.node, Vacate(demand.deployment, (each.replica_index,)))", "pass"),
+    (ACTOR, "self._tell(ctx, node, Vacate(name, replicas))", "pass"),
+    (ACTOR, "self._tell(ctx, node, Vacate(name, replicas))", "self._tell(ctx, node, Vacate(name))"),
+    (
+        ACTOR,
+        "wanted = range(demand.replicas) if msg.missing is None else msg.missing",
+        "wanted = range(demand.replicas)",
+    ),
     (NODE, "self._timers[ticket] = ctx.after(RESERVATION_S, ReservationOver(ticket))", "pass"),
     (NODE, "self._in_time(ticket)\n                self._book.abort(ticket)", "self._in_time(ticket)"),
+]
+
+
+DRAIN_IT = "ctx.tell(self._around.coordinator, Deregister(name, number, ctx.self))"
+GO_ON = "ctx.tell(wish.reply_to, error)  # and all goes on as before"
+SCALING: list[tuple[str, str, str]] = [
+    # GPUs are given back when their engine has been drained, and not before; and the drain loses nobody.
+    (REPLICAS, DRAIN_IT, f"{DRAIN_IT}; ctx.tell(self._around.placement, Release(name, replicas=(number,)))"),
+    (REPLICAS, "ctx.tell(replica.engine, Drain(ctx.self, msg.routed))", "ctx.stop(replica.engine)"),
+    (FLEET, "return Due.START if needed else Due.GIVE_BACK", "return Due.START"),
+    # The last wish wins.
+    (ROLL_OUT, "await self._decide(ctx, self._wishes.popleft())", "await self._decide(ctx, self._wishes.pop())"),
+    (
+        ROLL_OUT,
+        "self._replicas.want(ctx, deployment.replicas)",
+        "self._replicas.want(ctx, max(fleet.wanted, deployment.replicas))",
+    ),
+    (FLEET, "needed = number < self.wanted and number not in self.given_up", "needed = number not in self.given_up"),
+    # A refusal changes nothing.
+    (ROLL_OUT, GO_ON, f"{GO_ON.partition('  #')[0]}; self._replicas.want(ctx, deployment.replicas)"),
+    (ROLL_OUT, GO_ON, f"{GO_ON.partition('  #')[0]}; self._fail(ctx, error)"),
+    (ROLL_OUT, "Resize(deployment, missing=lacking)", "Resize(deployment, partial=True, missing=lacking)"),
+    # One replica that cannot serve is one replica; who is wanted again starts again; everybody is answered.
+    (FLEET, "return self.wanted > 0 and len(self.given_up) == self.wanted", "return bool(self.given_up)"),
+    (
+        ROLL_OUT,
+        "lacking = () if fewer else fleet.lacking(deployment.replicas)",
+        "lacking = () if fewer else fleet.lacking()",
+    ),
+    (ROLL_OUT, "if (fleet.settled or self._remote) and not self._busy:", "if fleet.settled and not self._busy:"),
+    (ROLL_OUT, "self._mending = self._mending or bool(self._replicas.fleet.lacking())", "pass"),
+    (REPLICAS, "self._around.room_again(ctx)", "pass"),
+    # Who waits for a replica is counted once, when it is routed, and leaves when it has no use for one.
+    (COORDINATOR, "if len(parked) < room or self._views.get(msg.deployment):", "if room:"),
+    (COORDINATOR, "msg = parked.pop(request_id, None)", "msg = parked.get(request_id)"),
+    (COORDINATOR, "if not room and not self._views.get(deployment):", "if False:"),
+    (
+        REQUEST,
+        "elif self._parked:\n            self._leave_room(ctx)",
+        "elif False:\n            self._leave_room(ctx)",
+    ),
+    (REQUEST, "if self._life.over:\n            self._leave_room(ctx)", "if False:\n            self._leave_room(ctx)"),
+    (AUDIT, 'outside = (span < 0) | (runs["last_end"] >', 'outside = (span < 0) & (runs["last_end"] >'),
 ]
 
 
@@ -222,4 +279,5 @@ def all_mutants() -> list[tuple[str, str, str, str]]:
     """(group, file, text, fault) of every mutant."""
     found = [(policy, *fault) for policy, faults in BY_POLICY.items() for fault in faults]
     found += [("shared", *fault) for fault in SHARED]
+    found += [("scaling", *fault) for fault in SCALING]
     return found + [("actors", *fault) for fault in ACTORS]

@@ -51,7 +51,7 @@ def survives(mutant: tuple[str, str, str, str], copies: Path, number: int) -> st
 def main() -> int:
     """Run them all and print killed/total by group."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--only", help="one group: a policy's name, shared or actors")
+    parser.add_argument("--only", help="one group: a policy's name, shared, actors or scaling")
     parser.add_argument("--jobs", type=int, default=2)
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()

@@ -61,20 +61,25 @@ class Schedule:
     replicas: list[ReplicaFacts]
     stretches: list[Stretch]
     requests: list[RequestRecord]
+    startups: list[tuple[int, float, float, float]] = field(default_factory=list)  # replica; began, loaded, ready
 
     def log(self, *, singles: bool = False, shuffle: int | None = None) -> EventLog:
         """The log; `shuffle` seeds another order of append (each replica's own steps stay in order)."""
         log = EventLog()
         facts, stretches, requests = list(enumerate(self.replicas)), list(self.stretches), list(self.requests)
+        startups = list(self.startups)
         if shuffle is not None:
             rng = np.random.default_rng(shuffle)
             facts = [facts[k] for k in rng.permutation(len(facts))]
             requests = [requests[k] for k in rng.permutation(len(requests))]
+            startups = [startups[k] for k in rng.permutation(len(startups))]
             order = {int(place): rank for rank, place in enumerate(rng.permutation(len(facts)))}
             stretches.sort(key=lambda stretch: order[stretch.replica])
         numbers = {place: log.replica(of) for place, of in facts}
         for request in requests:
             log.request(request)
+        for place, *times in startups:
+            log.startup(numbers[place], *times)
         for stretch in stretches:
             if singles:
                 for step, outcome in enumerate(stretch.singles()):
@@ -93,6 +98,9 @@ def build(seed: int, replicas: int = 2, batches: int = 3, deployments: int = 1) 
         facts = ReplicaFacts(name, place // deployments, f"node-{place}", (0, place), "H200", KV_BLOCKS, BLOCK, price)
         schedule.replicas.append(facts)
         now = float(rng.uniform(0, 0.1))
+        for _ in range(int(rng.integers(0, 3))):
+            began, loaded, ready = np.sort(rng.uniform(0, 0.1, 3)).tolist()
+            schedule.startups.append((place, began, loaded, ready))
         for _ in range(batches):
             now = _batch(schedule, rng, place, now + float(rng.exponential(0.01)))
     for _ in range(int(rng.integers(0, 3))):

@@ -132,7 +132,7 @@ def test_an_empty_log() -> None:
 def test_a_log_goes_on_after_it_was_read() -> None:
     schedule = build(3)
     whole = schedule.log()
-    part = Schedule(schedule.replicas, schedule.stretches[:-1], schedule.requests[:-1])
+    part = replace(schedule, stretches=schedule.stretches[:-1], requests=schedule.requests[:-1])
     log = part.log()
     before = log.digest()
     columns = log.step_columns(), log.request_columns(), log.token_times(), log.itl()  # held while it grows
@@ -199,7 +199,7 @@ def test_the_digest_sees_every_field_of_a_request(name: str) -> None:
     value: Any = getattr(schedule.requests[0], name)
     other = value + "x" if isinstance(value, str) else value + 1
     changed = [replace(schedule.requests[0], **{name: other}), *schedule.requests[1:]]
-    assert Schedule(schedule.replicas, schedule.stretches, changed).log().digest() != schedule.log().digest()
+    assert replace(schedule, requests=changed).log().digest() != schedule.log().digest()
 
 
 @pytest.mark.parametrize(
@@ -314,6 +314,37 @@ def test_a_step_that_cannot_be_is_refused(what: str) -> None:
         schedule.log().check()
 
 
+BAD_STARTUPS = {
+    "had its weights before it began": (1.0, 0.5, 2.0),
+    "was ready before it had its weights": (0.0, 2.0, 1.0),
+    "is not finite": (0.0, float("nan"), 1.0),
+}
+
+
+@pytest.mark.parametrize("what", BAD_STARTUPS)
+def test_a_start_up_that_cannot_be_is_refused(what: str) -> None:
+    schedule = Schedule([ReplicaFacts("a", 3)], [], [], [(0, *BAD_STARTUPS[what])])
+    with pytest.raises(InvariantBroken, match=f"start-up of a/3: .*{what}"):
+        schedule.log().check()
+
+
+@pytest.mark.parametrize("column", [1, 2, 3])
+def test_the_digest_sees_every_time_of_a_start_up(column: int) -> None:
+    times = [0, 0.1, 0.2, 0.3]
+    others = [list(times), times]
+    others[0][column] += 0.01
+    digests = [Schedule([ReplicaFacts("a", 0)], [], [], [tuple(row)]).log().digest() for row in others]
+    assert digests[0] != digests[1] != Schedule([ReplicaFacts("a", 0)], [], []).log().digest()
+
+
+def test_start_ups_are_read_by_replica_and_time_whatever_the_order_of_append() -> None:
+    facts = [ReplicaFacts("b", 0), ReplicaFacts("a", 1)]
+    log = Schedule(facts, [], [], [(0, 5.0, 6.0, 7.0), (1, 2.0, 2.0, 3.0), (0, 1.0, 1.5, 2.0)]).log()
+    read = {name: column.tolist() for name, column in log.startup_columns().items()}
+    assert [log.replicas[at].deployment for at in read["replica"]] == ["a", "b", "b"]
+    assert (read["began"], read["loaded"], read["ready"]) == ([2.0, 1.0, 5.0], [2.0, 1.5, 6.0], [3.0, 2.0, 7.0])
+
+
 def test_two_replicas_may_step_at_once() -> None:
     facts = [ReplicaFacts("a", 0), ReplicaFacts("a", 1)]
     Schedule(facts, [Stretch(0, 0.0, [1.0], [10]), Stretch(1, 0.5, [2.0], [10])], []).log().check()
@@ -341,6 +372,8 @@ def by_reference(schedule: Schedule) -> EventLog:
     for request in schedule.requests:
         steps = tuple(known[tuple(chunk.tolist())] for chunk in request.token_times)
         log.request(replace(request, token_times=(), token_steps=steps))
+    for place, *times in schedule.startups:
+        log.startup(numbers[place], *times)
     return log
 
 

@@ -83,6 +83,8 @@ def test_what_each_replica_did(schedule: Schedule) -> None:
         of = found["replicas"][report.log.replicas.index(facts)]
         held, most, busy, count = plainly.kv_of(schedule, place)
         held_by_all += held
+        starts = sorted(times for at, *times in schedule.startups if at == place)
+        began, loaded, ready = starts[0] if starts else (None, None, None)
         mine = [r for r in schedule.requests if (r.deployment, r.replica) == (facts.deployment, facts.replica)]
         expected = {
             "deployment": facts.deployment,
@@ -92,6 +94,9 @@ def test_what_each_replica_did(schedule: Schedule) -> None:
             "gpu": "H200",
             "kv_blocks": facts.kv_blocks,
             "block_size": facts.block_size,
+            "starts": len(starts),
+            "startup_s": ready - began if starts else None,
+            "loading_s": loaded - began if starts else None,
             "requests": len(mine),
             "output_tokens": sum(request.output_tokens for request in mine),
             "steps": count,
@@ -281,3 +286,15 @@ def test_compare_sets_reports_side_by_side() -> None:
     assert table.loc["TTFT_ms p99", "other"] == other.summary()["ttft_ms"]["p99"]
     assert table.loc["completed", "one"] == one.summary()["completed"]
     assert all(pd.api.types.is_numeric_dtype(kind) for kind in table.dtypes)
+
+
+def test_the_text_says_how_long_replicas_started_up() -> None:
+    facts = [ReplicaFacts("a", 0), ReplicaFacts("a", 1), ReplicaFacts("b", 0), ReplicaFacts("c", 0)]
+    startups = [(0, 0.0, 4.0, 6.0), (1, 1.0, 9.0, 11.0), (1, 50.0, 50.5, 51.0), (2, 0.0, 0.0, 3.0), (3, 0.0, 0.0, 0.0)]
+    text = str(Report(Schedule(facts, [], [], startups).log())).splitlines()
+    at = next(place for place, line in enumerate(text) if line.startswith("start-up"))
+    assert [line[9:].strip() for line in text[at : at + 2]] == [
+        "a: 6.00 to 10.00 s, of that 4.00 to 8.00 s loading weights; 1 more in the run",
+        "b: 3.00 s, of that 0.00 s loading weights",
+    ]
+    assert text[at + 2].startswith("digest")  # nothing of c, which took no time, and of KV blocks nothing is known

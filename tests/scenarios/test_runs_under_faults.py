@@ -77,7 +77,5 @@ def test_what_was_computed_before_a_fault_stands(kind: str, at_once: bool, runs:
     # What is lost with the cache is computed again in one step, which yields the next token.
     goes_on = 0.0105 if at_once else 0.011
     expected = [0.001 * n for n in range(1, 11)] + [goes_on + 0.001 * n for n in range(1, 91)]
-    if kind == "unknown":  # the engine dies, and there is no other
-        expected = expected[:10]
     assert times.tolist() == pytest.approx(expected, abs=1e-12)
-    assert report.requests.outcome.tolist() == ["server_error" if kind == "unknown" else "stop"]
+    assert report.requests.outcome.tolist() == ["stop"]  # if the engine died, by the one that replaced it
