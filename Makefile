@@ -42,6 +42,7 @@ bench: $(VENV)/dev ## measure accuracy and speed, write benchmarks/results and t
 	$(BIN)/python benchmarks/accuracy.py --json benchmarks/results/accuracy.json
 	$(BIN)/python benchmarks/simulate.py --json benchmarks/results/simulate.json
 	$(BIN)/python benchmarks/where_time_goes.py --json benchmarks/results/where_time_goes.json
+	$(BIN)/python benchmarks/accuracy_doc.py
 	$(BIN)/python benchmarks/write_performance.py
 
 floors: ## the tests once more, with the oldest core dependencies that pyproject.toml admits

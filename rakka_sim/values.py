@@ -9,7 +9,7 @@ from __future__ import annotations
 import enum
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar, cast, dataclass_transform
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar, dataclass_transform
 
 if TYPE_CHECKING:
     import numpy as np
@@ -289,7 +289,7 @@ class Progress:
     def look_into(self, job: object) -> None:
         """This job computes the plan."""
         if hasattr(job, "done_by"):
-            self.job = cast("StepJob", job)
+            self.job = job  # called for every plan: `cast` would be a call
 
     def done_by(self, now: float) -> StepOutcome | None:
         """The steps that ended before `now` (s), if any."""

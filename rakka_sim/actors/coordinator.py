@@ -127,9 +127,10 @@ class DpCoordinator(Actor):
     def _report(self, msg: ReportLoad) -> None:
         route = self._routes.get(msg.deployment, {}).get(msg.replica)
         if route is not None:  # else it has been deregistered and only finishes what it has
-            route.view.load = msg.load
+            view, load, coming = route.view, msg.load, route.routed - msg.received
+            view.load = load
             # What has been routed there but has not arrived yet is load as well: else a burst goes to one replica.
-            route.view.assigned = msg.load.outstanding + max(0, route.routed - msg.received)
+            view.assigned = load.running + load.waiting + (coming if coming > 0 else 0)
             if msg.deployment in self._changed:
                 self._changed[msg.deployment](route.place)
 

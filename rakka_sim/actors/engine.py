@@ -276,7 +276,7 @@ class EngineCore(Actor):
         """Tell the clients. `times` are those of the steps just done, from number `first` on in the log."""
         for event in events:
             match event:
-                case Sampled(request_id, _, count, None, _):
+                case Sampled(request_id, _, count, None):
                     ctx.tell(self._clients[request_id], self._chunk(event, times[:count], first))
                 case Sampled(request_id, _, count, _, preemptions):
                     chunk = self._chunk(event, times[:count], first)

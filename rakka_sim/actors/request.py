@@ -99,16 +99,16 @@ class Request(Actor):
 
     def receive(self, ctx: Context, msg: Any) -> None:
         match msg:
-            case TokenChunk():
-                self._take(ctx, msg)
-            case Finished():
-                self._finished(ctx, msg)
-            case Scheduled(_, at, cached):
-                self._first_scheduled(at, cached)
             case FrontEndDone():
                 self._find_route(ctx)
             case Routed():
                 self._dispatch(ctx, msg)
+            case Scheduled():
+                self._first_scheduled(msg.at, msg.cached_tokens)
+            case Finished():
+                self._finished(ctx, msg)
+            case TokenChunk():
+                self._take(ctx, msg)
             case RouteFailed(error):
                 self._no_route(ctx, error)
             case Parked():

@@ -70,7 +70,7 @@ class AheadBatcher(Batcher):
             seq.cancelled = True
         self._flight, self._head, self._cut = self._running.copy(), head, bool(late)
         taken = self._kv.blocks_in_use + following.crossings[0]
-        self._plan = replace(following, kv_blocks=taken, waiting=len(self._waiting))
+        self._plan = replace(following, kv_blocks=taken, waiting=self._waiting.count)
         return events, self._plan
 
     def _landed(self) -> None:
@@ -110,7 +110,8 @@ def plan_ahead(
     for context in contexts:
         crossings[-context % kv.block_size] += 1
     # Blocks of those who are gone by then come on top: they may be taken last.
-    steps = min(steps, steps_that_fit(crossings, count, kv.free_blocks - len(taking_order(plan, kv.block_size))))
+    free = kv.free_blocks - len(taking_order(plan, kv.block_size))
+    steps = steps_that_fit(steps, crossings, count, free)
     if steps < 1:
         return None
     return StepPlan(
@@ -121,7 +122,7 @@ def plan_ahead(
         context_tokens=sum(contexts),
         max_context=max(contexts),
         running=count,
-        waiting=len(waiting),
+        waiting=waiting.count,
         kv_blocks=kv.blocks_in_use,
         crossings=tuple(crossings),
     )

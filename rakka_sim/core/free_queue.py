@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from functools import lru_cache
 from itertools import chain
 
 
 @lru_cache(maxsize=16)
-def _numbers(blocks: int) -> tuple[int, ...]:
+def _numbers(blocks: int) -> list[int]:
     """Block numbers from 0. Queues of one size share them: a number takes more room than its place in a queue."""
-    return tuple(range(blocks))
+    return list(range(blocks))
 
 
 class FreeQueue:
@@ -29,8 +29,8 @@ class FreeQueue:
         self._limit = 2 * blocks
         self._restock(_numbers(blocks))
 
-    def _restock(self, blocks: Sequence[int]) -> None:
-        self._portions: deque[Sequence[int]] = deque([blocks])
+    def _restock(self, blocks: list[int]) -> None:
+        self._portions: deque[list[int]] = deque([blocks])
         self._at = 0  # how much of the first portion is gone
         self._entries = len(blocks)
         self._stale: dict[int, int] = {}  # how many entries of a block are to be passed over
@@ -58,8 +58,14 @@ class FreeQueue:
 
     def _next(self, count: int) -> list[int]:
         self._entries -= count
-        found: list[int] = []
         portions, at = self._portions, self._at
+        if not portions:  # as long as nothing is wanted
+            return []
+        first, end = portions[0], at + count
+        if end < len(first):  # by far the commonest
+            self._at = end
+            return first[at:end]
+        found: list[int] = []
         while count > 0:
             first = portions[0]
             end = at + count

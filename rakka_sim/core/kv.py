@@ -100,7 +100,7 @@ class KvCache:
         """Blocks that are missing for a new table of `tokens` that starts with `hits`; none are if it is 0 or less."""
         # A hit that nobody holds counts as well: taking it takes it out of the free blocks.
         free = self._free
-        return -(-tokens // self.block_size) - len(free) - (len(free.held(hits)) if hits else 0)
+        return -(-tokens // self.block_size) - free.count - (len(free.held(hits)) if hits else 0)
 
     # --- taking and giving back ---------------------------------------------------------------------------------
 
@@ -125,7 +125,7 @@ class KvCache:
         blocks = table.blocks
         missing = -(-tokens // self.block_size) - len(blocks)
         if missing > 0:
-            if missing > len(self._free):
+            if missing > self._free.count:
                 return False
             self._take(blocks, missing)
         full = tokens // self.block_size
@@ -156,7 +156,7 @@ class KvCache:
 
     def deal(self, request_ids: Sequence[int], count: int) -> bool:
         """Extend tables by `count` blocks in all, one to each in turn, over and over; False if blocks are too few."""
-        if count > len(self._free):
+        if count > self._free.count:
             return False
         taken: list[int] = []
         self._take(taken, count)

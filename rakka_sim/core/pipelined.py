@@ -35,19 +35,18 @@ class _Queue(WaitingQueue):
         super().__init__()
         self.unseen: dict[int, Sequence] = {}
 
-    def __len__(self) -> int:
-        return super().__len__() + len(self.unseen)
-
     def __iter__(self) -> Iterator[Sequence]:
         return chain(super().__iter__(), self.unseen.values())
 
     def hide(self, seq: Sequence) -> None:
         """It has come too late for the next call."""
         self.remove(seq)
+        self.count += 1
         self.unseen[seq.request_id] = seq
 
     def show(self) -> None:
         """All may be called from here on."""
+        self.count -= len(self.unseen)
         for seq in self.unseen.values():
             self.push(seq)
         self.unseen.clear()
@@ -55,6 +54,8 @@ class _Queue(WaitingQueue):
     def remove(self, seq: Sequence) -> None:
         if self.unseen.pop(seq.request_id, None) is None:
             super().remove(seq)
+        else:
+            self.count -= 1
 
 
 class PipelinedBatcher(Batcher):

@@ -61,14 +61,6 @@ class WatchingPolicy(RoutingPolicy, Protocol):
 RoutingFunction = Callable[[Sequence[ReplicaView], RouteHint, "Generator"], int]
 
 
-def load_fraction(view: ReplicaView) -> float:
-    """Requests per place, those on their way among them; a report that makes no sense counts as full, not as empty."""
-    load = view.load
-    if not load.outstanding >= 0 or not load.capacity > 0:
-        return inf
-    return max(load.outstanding, view.assigned) / load.capacity
-
-
 class RoundRobin:
     """Each in turn."""
 
@@ -119,10 +111,14 @@ class _Least:
 
 
 class LeastLoad(_Least):
-    """The lowest load as a share of capacity; then the fewest requests assigned."""
+    """The fewest requests per place, those on their way among them; then the fewest requests assigned."""
 
     def rank(self, view: ReplicaView) -> tuple[float, int]:
-        return load_fraction(view), view.assigned
+        load, assigned = view.load, view.assigned
+        outstanding = load.running + load.waiting
+        if outstanding >= 0 and load.capacity > 0:
+            return (outstanding if outstanding > assigned else assigned) / load.capacity, assigned
+        return inf, assigned  # a report that makes no sense counts as full, not as empty
 
 
 class JoinShortestQueue(_Least):

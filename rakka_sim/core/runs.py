@@ -6,63 +6,64 @@ have taken them: step by step, row by row. Nothing else takes blocks in between,
 
 from __future__ import annotations
 
+from rakka_sim.core.decoding import Decoding
 from rakka_sim.core.kv import KvCache
 from rakka_sim.core.sequence import BatchingLimits, Sequence
 from rakka_sim.core.waiting import WaitingQueue
 from rakka_sim.errors import InvariantBroken
-from rakka_sim.values import DecodeRows, StepPlan
+from rakka_sim.values import StepPlan
 
 ANY = 1 << 62  # steps: no limit
 
 
 def plan_run(
-    running: list[Sequence], waiting: WaitingQueue, limits: BatchingLimits, kv: KvCache, most: int = ANY
+    running: list[Sequence],
+    decoding: Decoding,
+    waiting: WaitingQueue,
+    limits: BatchingLimits,
+    kv: KvCache,
+    most: int = ANY,
 ) -> StepPlan | None:
     """The run that these sequences can do next, of up to `most` steps; None if it is not certain to be two at least."""
-    newest = running[-1]
-    if newest.total - newest.computed != 1:  # the likeliest one to be still in its prompt
+    count = len(running)
+    if decoding.count != count:  # somebody is still in its prompt
         return None
-    contexts = [seq.computed for seq in running]
-    context, count = sum(contexts), len(running)
-    if sum([seq.total for seq in running]) - context != count:  # each lacks a token at least: somebody lacks more
-        return None
-    steps = min(most, min([seq.end - seq.total for seq in running]))
+    steps = min(most, decoding.left())
     head = waiting.head()
     if head is not None and count < limits.seats:
         steps = _steps_until_head_may_move(running, head, steps, limits, kv)
-    block_size = kv.block_size
-    crossings = [0] * block_size
-    for computed in contexts:
-        crossings[-computed % block_size] += 1
+    crossings = decoding.crossings()
     if steps >= 2:
-        steps = min(steps, steps_that_fit(crossings, count, kv.free_blocks))
+        steps = steps_that_fit(steps, crossings, count, kv.free_blocks)
     if steps < 2:
         return None
     return StepPlan(
-        rows=DecodeRows([seq.request_id for seq in running], contexts),
+        rows=decoding.rows(running),
         steps=steps,
         prefill_tokens=0,
         decode_seqs=count,
-        context_tokens=context,
-        max_context=max(contexts),
+        context_tokens=decoding.context_tokens(),
+        max_context=decoding.longest(),
         running=count,
-        waiting=len(waiting),
+        waiting=waiting.count,
         kv_blocks=kv.blocks_in_use + crossings[0],
         crossings=tuple(crossings),
     )
 
 
-def steps_that_fit(crossings: list[int], rows: int, free: int) -> int:
-    """For how many steps `free` blocks last `rows` rows; `crossings` as in a `StepPlan`."""
+def steps_that_fit(wanted: int, crossings: list[int], rows: int, free: int) -> int:
+    """For how many steps, `wanted` at most, `free` blocks last `rows` rows; `crossings` as in a `StepPlan`."""
     # Every row takes one block in each `block_size` steps.
     cycles, free = divmod(free, rows)
     steps = cycles * len(crossings)
+    if steps >= wanted:
+        return wanted
     for takers in crossings:
         free -= takers
         if free < 0:
             break
         steps += 1
-    return steps
+    return min(wanted, steps)
 
 
 def _steps_until_head_may_move(
@@ -89,45 +90,37 @@ def _steps_until_head_may_move(
     return steps
 
 
-def commit_blocks(sequences: list[Sequence], steps: int, kv: KvCache) -> None:
-    """Take and register the blocks of a run's first `steps` steps."""
+def take_blocks(decoding: Decoding, kv: KvCache) -> bool:
+    """Take and register the blocks of one step of all who decode; False, and nothing is done, if they are too few."""
+    takers = [seq.request_id for seq in decoding.crossing(0)]
+    if takers and not kv.deal(takers, len(takers)):
+        return False
+    for seq in decoding.crossing(1):  # else the last block takes the token and does not fill up
+        kv.fill(seq.request_id, seq.computed + 1)
+    return True
+
+
+def commit_blocks(sequences: list[Sequence], decoding: Decoding, steps: int, kv: KvCache) -> None:
+    """Take and register the blocks of a run's first `steps` steps, before they are counted as computed."""
     if len(sequences) == 1:
-        if not kv.grow(sequences[0].request_id, sequences[0].computed + steps):
+        seq = sequences[0]
+        if not kv.grow(seq.request_id, seq.computed + steps):
             raise InvariantBroken("batcher", f"a run of {steps} steps has no blocks for its request")
         return
-    block_size = kv.block_size
-    takers: list[tuple[int, int]] = []  # those that take a block: at which step of a cycle, and which row
-    fillers: list[Sequence] = []
-    count = 0
-    for row, seq in enumerate(sequences):
-        step = -seq.computed % block_size
-        if step < steps:
-            takers.append((step, row))
-            count += (steps - 1 - step) // block_size + 1
-        if (seq.computed + steps) // block_size > seq.computed // block_size:
-            fillers.append(seq)
-    if _keys_may_meet(fillers, kv):
+    some = min(steps, kv.block_size)  # steps of the first cycle: whoever takes or fills a block does so in these
+    cycle = decoding.cycle()
+    fillers = [seq for crossing in [*cycle[1:], cycle[0]][:some] for seq in crossing]
+    if decoding.twins and kv.prefix_caching and len({seq.keys.last for seq in fillers}) < len(fillers):
         _commit_step_by_step(sequences, steps, kv)
         return
     # No two rows register the same key, so only the order of taking counts: it goes round the rows, cycle by cycle.
-    takers.sort()
-    if count and not kv.deal([sequences[row].request_id for _, row in takers], count):
+    takers = [seq.request_id for crossing in cycle[:some] for seq in crossing]
+    cycles, rest = divmod(steps, kv.block_size)
+    count = cycles * len(sequences) + sum(map(len, cycle[:rest]))
+    if count and not kv.deal(takers, count):
         raise InvariantBroken("batcher", f"a run of {steps} steps has no blocks for its {len(sequences)} requests")
     for seq in fillers:
         kv.fill(seq.request_id, seq.computed + steps)
-
-
-def _keys_may_meet(fillers: list[Sequence], kv: KvCache) -> bool:
-    """Whether two rows may fill a block with the same tokens; a row that is alone in its last span meets nobody."""
-    if not kv.prefix_caching:
-        return False
-    block_size = kv.block_size
-    bases = set()
-    for seq in fillers:
-        if seq.keys.final > seq.computed // block_size:
-            return True
-        bases.add(seq.keys.last)
-    return len(bases) < len(fillers)
 
 
 def _commit_step_by_step(sequences: list[Sequence], steps: int, kv: KvCache) -> None:

@@ -109,14 +109,30 @@ class Sampled:
 Event = Started | Preempted | Sampled
 
 
+class Beat:
+    """How many steps those who decode have done together."""
+
+    __slots__ = ("steps",)
+
+    def __init__(self) -> None:
+        self.steps = 0
+
+
 class Sequence:
-    """What the batcher keeps of a request: `computed` tokens chase `total` (known) ones, until `total` is `end`."""
+    """What the batcher keeps of a request: `computed` tokens chase `total` (known) ones, until `total` is `end`.
+
+    While it decodes, it has a `beat`, and both follow from that: they are not written at every step.
+    """
 
     __slots__ = (
+        "_computed",
+        "_total",
+        "beat",
         "cancelled",
-        "computed",
         "end",
         "keys",
+        "lead",
+        "place",
         "preemptions",
         "priority",
         "prompt",
@@ -128,39 +144,73 @@ class Sequence:
         "streamed",
         "stretches",
         "told",
-        "total",
     )
 
     def __init__(self, spec: SequenceSpec, keys: BlockKeys, end: int, reason: FinishReason) -> None:
         self.request_id = spec.request_id
         self.priority = spec.priority
         self.prompt = spec.prompt_tokens
-        self.total = spec.prompt_tokens + spec.generated
+        self.beat: Beat | None = None  # of those who decode, while it is one of them
+        self._total = spec.prompt_tokens + spec.generated
+        self._computed = 0
+        self.lead = 0  # what it has computed beyond the beat
+        self.place = (spec.priority, 0)  # in the order of those who run: its priority, and which seat it was given
         self.end = end
         self.reason = reason
         self.keys = keys
-        self.computed = 0
         self.preemptions = 0
         self.started = False  # it has been in a step
         self.running = False  # it has a seat and blocks
         self.cancelled = False  # it ends when the step in flight does
         self.streamed = spec.streamed
-        self.told = self.total  # what is known beyond has not been reported
+        self.told = self._total  # what is known beyond has not been reported
         self.since = -1  # not streamed: each step from this one on has brought a token
         self.stretches: tuple[tuple[int, int], ...] = ()  # the same of earlier times: (first step, how many)
 
+    @property
+    def computed(self) -> int:
+        """Tokens in the KV cache."""
+        return self._computed if self.beat is None else self.lead + self.beat.steps
+
+    @property
+    def total(self) -> int:
+        """Tokens known."""
+        return self._total if self.beat is None else self.lead + self.beat.steps + 1
+
+    def start(self, beat: Beat) -> int:
+        """Decode with that beat from now on; the lead."""
+        self.beat = beat
+        self.lead = lead = self._computed - beat.steps
+        return lead
+
+    def stop(self) -> None:
+        """Decode no more: what it has now is what it has."""
+        if self.beat is not None:
+            self._computed = done = self.lead + self.beat.steps
+            self._total = done + 1
+            self.beat = None
+
+    def compute(self, tokens: int) -> None:
+        """It has computed so many more; only while it does not decode."""
+        self._computed += tokens
+
+    def restart(self, computed: int) -> None:
+        """It has computed so many in all; only while it does not decode."""
+        self._computed = computed
+
     def sampled(self, count: int, finish: FinishReason | None = None) -> Sampled:
         """The event of its next `count` tokens, which are known from now on, and of those not reported so far."""
-        self.total += count
-        first, self.told = self.told, self.total
+        self._total += count
+        total = self.total
+        first, self.told = self.told, total
         steps, self.stretches = self.stretches, ()
-        return Sampled(self.request_id, first - self.prompt, self.total - first, finish, self.preemptions, steps)
+        return Sampled(self.request_id, first - self.prompt, total - first, finish, self.preemptions, steps)
 
     def goes_on(self, step: int, count: int) -> Sampled | None:
         """Step number `step` and those that follow have brought `count` tokens; the event, if there is to be one."""
         if self.streamed:
             return self.sampled(count)
-        self.total += count
+        self._total += count
         if self.since < 0:
             self.since = step
         return None

@@ -2,24 +2,66 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from collections.abc import Sequence as Rows
+from typing import Any
+
+from rakka_sim.core.decoding import Decoding
 from rakka_sim.core.sequence import Sequence
-from rakka_sim.values import StepPlan, StepRow
+from rakka_sim.values import StepPlan, StepRow, value
+
+
+@value
+class MixedRows(Rows[StepRow]):
+    """The rows of a step: first those that decode and are written out when somebody looks, then the others."""
+
+    decoding: Rows[StepRow]
+    others: list[StepRow]
+
+    def __len__(self) -> int:
+        return len(self.decoding) + len(self.others)
+
+    def __getitem__(self, at: Any) -> Any:
+        return [*self.decoding, *self.others][at]
+
+    def __iter__(self) -> Iterator[StepRow]:
+        yield from self.decoding
+        yield from self.others
 
 
 class Step:
     """Collects rows until its `budget` of tokens is spent."""
 
-    __slots__ = ("budget", "context_tokens", "decode_seqs", "max_context", "prefill_tokens", "rows", "sequences")
+    __slots__ = (
+        "_decoding",
+        "budget",
+        "context_tokens",
+        "decode_seqs",
+        "max_context",
+        "prefill_tokens",
+        "rows",
+        "sequences",
+    )
 
     def __init__(self, budget: int) -> None:
         self.budget = budget
-        self.rows: list[StepRow] = []
-        self.sequences: list[Sequence] = []
+        self.rows: list[StepRow] = []  # without those that `put_all` has put
+        self.sequences: list[Sequence] = []  # of all rows
+        self._decoding: Rows[StepRow] | None = None
         self.prefill_tokens = self.decode_seqs = self.context_tokens = self.max_context = 0
+
+    def put_all(self, decoding: Decoding, sequences: list[Sequence]) -> None:
+        """Add a row for everybody who decodes, before any other row; the sequences in order."""
+        self._decoding = decoding.rows(sequences)
+        self.sequences = sequences.copy()
+        self.budget -= decoding.count
+        self.decode_seqs = decoding.count
+        self.context_tokens = decoding.context_tokens()
+        self.max_context = decoding.longest()
 
     def put(self, seq: Sequence, tokens: int) -> None:
         """Add a row that computes the next `tokens` of a sequence."""
-        context = seq.computed
+        context = seq.computed  # properties: read once, they cost a call
         samples = context + tokens == seq.total
         self.rows.append(StepRow(seq.request_id, tokens, context, samples))
         self.sequences.append(seq)
@@ -35,7 +77,7 @@ class Step:
     def plan(self, running: int, waiting: int, kv_blocks: int) -> StepPlan:
         """The finished step."""
         return StepPlan(
-            rows=self.rows,
+            rows=self.rows if self._decoding is None else MixedRows(self._decoding, self.rows),
             steps=1,
             prefill_tokens=self.prefill_tokens,
             decode_seqs=self.decode_seqs,

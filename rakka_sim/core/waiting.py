@@ -12,15 +12,15 @@ from rakka_sim.core.sequence import Sequence
 class WaitingQueue:
     """First come, first served within a priority, lower priorities first; every operation is cheap at any length."""
 
-    __slots__ = ("_classes", "_length", "_order")
+    __slots__ = ("_classes", "_order", "count")
 
     def __init__(self) -> None:
         self._classes: dict[int, OrderedDict[int, Sequence]] = {}
         self._order: list[int] = []  # the priorities that have someone waiting, lowest first
-        self._length = 0
+        self.count = 0
 
     def __len__(self) -> int:
-        return self._length
+        return self.count
 
     def __iter__(self) -> Iterator[Sequence]:
         for priority in self._order:
@@ -29,7 +29,7 @@ class WaitingQueue:
     def push(self, seq: Sequence) -> None:
         """Add behind its equals."""
         self._class_of(seq)[seq.request_id] = seq
-        self._length += 1
+        self.count += 1
 
     def push_front(self, seq: Sequence) -> None:
         """Add before its equals."""
@@ -44,7 +44,7 @@ class WaitingQueue:
         """Take out, from wherever it stands."""
         waiting = self._classes[seq.priority]
         del waiting[seq.request_id]
-        self._length -= 1
+        self.count -= 1
         if not waiting:
             del self._classes[seq.priority]
             self._order.remove(seq.priority)

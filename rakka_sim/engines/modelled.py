@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from rakka_sim.core.step import MixedRows
 from rakka_sim.engines.noise import Noise
 from rakka_sim.timing.api import StepShape, StepTimeModel
 from rakka_sim.values import StepFeed, StepOutcome, StepPlan
@@ -20,7 +21,8 @@ def step_shape(plan: StepPlan) -> StepShape:
     context, longest = plan.context_tokens + rows, plan.max_context + 1 if rows else 0
     if not plan.prefill_tokens:
         return StepShape((), rows, context, longest, rows)
-    prefill = [row for row in plan.rows if row.tokens > 1 or not row.samples]
+    written = plan.rows.others if type(plan.rows) is MixedRows else plan.rows  # as in the batcher
+    prefill = [row for row in written if row.tokens > 1 or not row.samples]
     chunks = tuple([(row.tokens, row.context) for row in prefill])
     return StepShape(chunks, rows, context, longest, rows + sum(row.samples for row in prefill))
 

@@ -30,6 +30,33 @@ _FIELDS = {
 }
 
 
+class Ids:
+    """A set of numbers, most of which count up from 1 in nearly that order: only those ahead of a gap are kept."""
+
+    __slots__ = ("_ahead", "_next")
+
+    def __init__(self) -> None:
+        self._next = 1  # all from 1 to this one are there, and this one is not
+        self._ahead: set[int] = set()
+
+    def __len__(self) -> int:
+        return self._next - 1 + len(self._ahead)
+
+    def __contains__(self, number: int) -> bool:
+        return 1 <= number < self._next or number in self._ahead
+
+    def add(self, number: int) -> bool:
+        """Whether it is new."""
+        ahead = self._ahead
+        if 1 <= number < self._next or number in ahead:
+            return False
+        ahead.add(number)
+        while self._next in ahead:
+            ahead.remove(self._next)
+            self._next += 1
+        return True
+
+
 class RequestTable:
     """One row per request, in order of append; read in order of request_id."""
 
@@ -37,7 +64,7 @@ class RequestTable:
 
     def __init__(self) -> None:
         self._rows = Rows(_FIELDS)
-        self._ids: set[int] = set()
+        self._ids = Ids()
         self.tokens = TokenTable()
         self.deployments = Names()
         self.outcomes = Names()
@@ -51,9 +78,8 @@ class RequestTable:
     def append(self, record: RequestRecord) -> None:
         """Raises InvariantBroken for a request that has a record already."""
         request_id = record.request_id
-        if request_id in self._ids:
+        if not self._ids.add(request_id):
             raise InvariantBroken("event log", f"request {request_id} has a second record ({record.outcome})")
-        self._ids.add(request_id)
         self.tokens.append(record)
         scheduled, first, last = record.scheduled, record.first_token, record.last_token
         self._rows.append(

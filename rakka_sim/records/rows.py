@@ -10,6 +10,8 @@ import numpy as np
 
 Array = np.ndarray[Any, Any]
 
+ROOM = 128  # places to begin with
+
 _NUMPY = {"d": "<f8", "q": "<i8", "i": "<i4"}
 
 
@@ -29,6 +31,41 @@ class Rows:
     def array(self) -> Array:
         """The rows so far as a structured array: a copy, because a view would forbid the next append."""
         return np.frombuffer(bytes(self._data), self._dtype)
+
+
+class Floats:
+    """A growing column of float64. What is read is no copy, and stays as it is: only room behind it is written to."""
+
+    __slots__ = ("_count", "_data", "_seen")
+
+    def __init__(self) -> None:
+        self._count = 0
+        self._make_room(ROOM)
+
+    def __len__(self) -> int:
+        return self._count
+
+    def extend(self, values: Array) -> None:
+        first, stop = self._count, self._count + len(values)
+        if stop > len(self._data):
+            self._make_room(2 * stop)  # what is not written to yet takes no memory
+        self._data[first:stop] = values
+        self._count = stop
+
+    def array(self) -> Array:
+        """All of it."""
+        return self._seen[: self._count]
+
+    def some(self, first: int, count: int) -> Array:
+        """So many from a place on."""
+        return self._seen[first : first + count]
+
+    def _make_room(self, places: int) -> None:
+        data = np.empty(places)
+        if self._count:
+            data[: self._count] = self.array()
+        self._data = data
+        self._seen = frozen(data.view())
 
 
 def frozen(column: Array) -> Array:

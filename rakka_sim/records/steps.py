@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from rakka_sim.records.rows import Array, Rows
+from rakka_sim.records.rows import Array, Floats, Rows
 from rakka_sim.values import StepOutcome
 
 _FIELDS = {
@@ -25,7 +25,7 @@ _FIELDS = {
     "preempted": "i",
 }
 
-_FLOAT = np.dtype("<f8")
+MOST_IN_A_BYTE = 255
 FEW = 2  # rows make at most 136 different crossings of blocks of 16
 
 
@@ -36,23 +36,22 @@ class ReplicaSteps:
 
     def __init__(self) -> None:
         self._rows = Rows(_FIELDS)
-        self._ends = bytearray()  # float64, every step's
-        self._crossings = array("i", [0])  # of all runs, one behind the other; the first is for where no row takes one
+        self._ends = Floats()  # every step's
+        # Of all runs, one behind the other; the first is for where no row takes one. Bytes, as long as they suffice.
+        self._crossings = array("B", [0])
         self._few: dict[tuple[int, ...], int] = {}
         self._waiting = Rows({"step": "q", "by": "i"})  # changes within a run, by step in order of append
 
     def __len__(self) -> int:
-        return len(self._ends) // 8
+        return len(self._ends)
 
     def append(self, outcome: StepOutcome, preempted: int, joined: Iterable[tuple[float, int]]) -> int:
         """The number of the first of these steps."""
         times, plan = outcome.times, outcome.plan
-        steps, first = len(times), len(self._ends) // 8
+        steps, first = len(times), len(self._ends)
         if steps == 0:
             return first
-        if times.dtype != _FLOAT:
-            times = times.astype(_FLOAT)
-        self._ends += times.tobytes()
+        self._ends.extend(times)
         if joined:
             self._count_waiting(first, times, plan.waiting, joined)
         crossings, period = 0, 1
@@ -80,6 +79,8 @@ class ReplicaSteps:
         place = self._few.get(crossings) if rows <= FEW else None
         if place is None:
             place = len(self._crossings)
+            if max(crossings) > MOST_IN_A_BYTE and self._crossings.typecode == "B":
+                self._crossings = array("i", self._crossings)
             self._crossings.extend(crossings)
             if rows <= FEW:
                 self._few[crossings] = place
@@ -99,11 +100,11 @@ class ReplicaSteps:
 
     def ends(self) -> Array:
         """When each step ended (s), in order of append."""
-        return np.frombuffer(bytes(self._ends), _FLOAT)
+        return self._ends.array()
 
     def some_ends(self, first: int, count: int) -> Array:
         """The same of some steps, the first one's number given."""
-        return np.frombuffer(self._ends[8 * first : 8 * (first + count)], _FLOAT)
+        return self._ends.some(first, count)
 
     def runs(self) -> dict[str, Array]:
         """One row per run of steps: the columns of its first step, `last_end` and `most_blocks` of its last one.

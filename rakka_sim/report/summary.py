@@ -25,7 +25,11 @@ def describe(values: Array, times: Array | None = None) -> dict[str, float | Non
         mean, std, tails = values.mean(), values.std(), np.percentile(values, PERCENTILES)
     else:
         mean = np.average(values, weights=times)
-        std = np.sqrt(np.average((values - mean) ** 2, weights=times))
+        squares = values - mean  # in place from here on: there may be very many
+        squares *= squares
+        squares *= times
+        std = np.sqrt(squares.sum() / times.sum())
+        del squares
         tails = _percentiles(values, times)
     return dict(zip(names, map(float, (mean, std, values.min(), *tails, values.max())), strict=True))
 

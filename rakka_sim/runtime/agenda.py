@@ -62,10 +62,13 @@ class Agenda:
 
     def add(self, due: Due, when: float, priority: int, rank: int = 0) -> None:
         """Enter it at exactly `when` s; of one instant and priority the lower `rank` comes first, then the older."""
-        number = next(self._numbers) + (rank << 64)
+        number = next(self._numbers)
+        if rank:
+            number += rank << 64
         due.number = number
-        heappush(self._queue, (when, priority, number, due))
-        if len(self._queue) > self._limit:
+        queue = self._queue
+        heappush(queue, (when, priority, number, due))
+        if len(queue) > self._limit:
             self._compact()
 
     def __len__(self) -> int:

@@ -43,6 +43,7 @@ class Cell:
         "parent",
         "questions",
         "ref",
+        "self",
         "stopping",
         "system",
         "watchers",
@@ -65,6 +66,7 @@ class Cell:
         path = f"{parent.ref.path}/{name}" if parent is not None else ""
         self.ref = ActorRef(path, MAILBOX if mailbox is None else mailbox)
         self.ref.cell = self
+        self.self = self.ref  # as its handlers call it; no property, because they ask often
         self.system = system
         self.parent = parent
         self.name = name
@@ -84,10 +86,6 @@ class Cell:
         self._rng: np.random.Generator | None = None
 
     # --- the context of its handlers ----------------------------------------------------------------------------
-
-    @property
-    def self(self) -> ActorRef:
-        return self.ref
 
     @property
     def now(self) -> float:
@@ -167,7 +165,8 @@ class Cell:
             ref.cell.remove_watch(watch)
 
     def run(self, job: Job[Any], then: Callable[[Any], object]) -> JobRun:
-        self._must_live(job)
+        if self.ref.cell is not self:
+            self._must_live(job)
         return self.system.run_job(self, job, then)
 
     def unhandled(self, msg: object) -> None:

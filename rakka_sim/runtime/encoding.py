@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import enum
 import hashlib
+from collections.abc import Sequence
 from pathlib import PurePath
 from types import BuiltinFunctionType, FunctionType, MethodType
 from typing import Any
@@ -52,7 +53,7 @@ def _compound(obj: Any, within: tuple[Any, ...]) -> str:
         return "{" + ", ".join(items) + "}"
     if isinstance(obj, set | frozenset):
         return f"{name}({', '.join(sorted(_encode(item, within) for item in obj))})"
-    if isinstance(obj, tuple | list) or hasattr(obj, "popleft"):
+    if isinstance(obj, Sequence) or hasattr(obj, "popleft"):
         return f"{name}({', '.join(_encode(item, within) for item in obj)})"
     fields = ", ".join(f"{field}={_encode(part, within)}" for field, part in _fields(obj))
     return f"{name}({fields})"

@@ -42,7 +42,7 @@ class ActorEnvironment(simpy.Environment):
 
     def jump(self, now: float) -> None:
         """Set the clock."""
-        self._now = now
+        self._now = self.system.now = now
 
 
 class SimRuntime(ActorSystem):
@@ -53,6 +53,8 @@ class SimRuntime(ActorSystem):
     `shuffle_ties` seeds a shuffle of what happens at the same instant, as far as the contract leaves it open.
     """
 
+    now = 0.0  # the environment's, kept here as well: every handler reads it, and a property costs more than it holds
+
     def __init__(self, seed: int = 0, *, shuffle_ties: int | None = None, trace: Trace | None = None) -> None:
         self.env = ActorEnvironment()
         self.env.system = self
@@ -61,10 +63,6 @@ class SimRuntime(ActorSystem):
         if shuffle_ties is not None:
             mail = ShuffledMail(shuffle_ties, self.agenda, lambda: self.now)
             self.mail, self.post, self.schedule = mail, mail.append, mail.schedule
-
-    @property
-    def now(self) -> float:
-        return self.env._now
 
     def wait(self, promise: Any, timeout: float | None = None, tick: Callable[[], None] | None = None) -> Any:
         deadline = math.inf if timeout is None else self.now + timeout
@@ -95,16 +93,22 @@ class SimRuntime(ActorSystem):
     def _drive(self, promise: Any, deadline: float, interrupts: Interrupts) -> bool:
         """Step until the promise is kept, for one tick at most; False if the deadline comes first."""
         mail, chores, agenda = self.mail, self.chores, self.agenda
+        if self.failure is not None:
+            raise self.failure
         for _ in range(DELIVERIES_PER_TICK):
-            if self.failure is not None:
-                raise self.failure
             if mail:
                 _, target, msg = mail.popleft()
-                if type(target) is ActorRef:  # as its `deliver` does
+                if type(target) is ActorRef:  # as its `deliver` does; most mail by far, and it keeps no promise
                     target.waiting -= 1
                     target.cell.take(msg)
-                else:
-                    target.deliver(msg)
+                    if chores:
+                        self.settle()
+                        if self.failure is not None:
+                            raise self.failure
+                    if interrupts.pending:
+                        break
+                    continue
+                target.deliver(msg)
             else:
                 entry = agenda.first()
                 if entry is None:
@@ -117,14 +121,16 @@ class SimRuntime(ActorSystem):
                 self.settle()
             if promise.done or interrupts.pending:
                 break
+            if self.failure is not None:
+                raise self.failure
         return True
 
     def _advance(self, entry: Entry) -> None:
         when, priority, _, due = entry
+        self.env._now = self.now = when
         if not isinstance(due, Due):
             simpy.Environment.step(self.env)
             return
-        self.env._now = when
         if self._shuffled and priority != JOB_END:
             return  # it is in the mail now, with all that is due at this instant
         heappop(self.env._queue)

@@ -71,7 +71,11 @@ class AheadPair(Pair):
         """The runner has gone on before it heard of who came or went."""
         before = {row.request_id: list(self.runs._kv.table(row.request_id)) for row in following.rows}
         promised = self.runs.promised_ahead()
-        singles = self.follow(plan, 1, plan.steps) + self.steps.commit(1)
+        singles = self.follow(plan, 1, plan.steps)
+        if move.cancel in {row.request_id for row in plan.rows} - before.keys():  # it has ended, which nobody knows yet
+            self.disturb(Turn(1, [], move.cancel, True, False))
+            move = move._replace(cancel=-1)
+        singles += self.steps.commit(1)
         first = self.steps.plan()
         self.disturb(Turn(1, move.arrivals, move.cancel, True, False))
         events, self.plan = self.runs.go_on()

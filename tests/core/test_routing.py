@@ -18,7 +18,6 @@ from rakka_sim.core.routing import (
     ReplicaView,
     RouteHint,
     RoutingPolicy,
-    load_fraction,
     make_policy,
 )
 from rakka_sim.errors import InputError, UnknownName
@@ -109,7 +108,7 @@ def test_a_load_that_makes_no_sense_never_wins(nonsense: ReplicaView) -> None:
     for views in ([nonsense, sound], [sound, nonsense], [nonsense, sound, nonsense]):
         for _ in range(3):
             assert views[make_policy("least_load").choose(views, HINT, rng())] is sound
-    assert load_fraction(nonsense) == float("inf")
+    assert LeastLoad().rank(nonsense)[0] == float("inf")
 
 
 def test_where_no_load_makes_sense_all_share() -> None:
