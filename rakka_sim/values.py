@@ -191,22 +191,6 @@ class StepRow:
 
 
 @value
-class DecodeRows(Sequence[StepRow]):
-    """The rows of a run: each computes one token and samples one. Written out when somebody looks at them."""
-
-    request_ids: list[int]
-    contexts: list[int]
-
-    def __len__(self) -> int:
-        return len(self.request_ids)
-
-    def __getitem__(self, at: Any) -> Any:
-        if isinstance(at, slice):
-            return [self[place] for place in range(*at.indices(len(self)))]
-        return StepRow(self.request_ids[at], 1, self.contexts[at], True)
-
-
-@value
 class StepPlan:
     """What one step computes; `steps` > 1 is a run: that many identical decode steps in a row.
 

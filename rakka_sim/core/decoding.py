@@ -15,7 +15,7 @@ from typing import Any
 
 from rakka_sim.core.sequence import Beat, Sequence
 from rakka_sim.errors import InvariantBroken
-from rakka_sim.values import DecodeRows, StepRow
+from rakka_sim.values import StepRow, value
 
 _by_place = attrgetter("place")
 
@@ -209,3 +209,19 @@ class LazyRows(Rows[StepRow]):
     def __reduce__(self) -> tuple[Any, ...]:
         rows = self.written()
         return DecodeRows, (rows.request_ids, rows.contexts)
+
+
+@value
+class DecodeRows(Rows[StepRow]):
+    """The rows of a run: each computes one token and samples one. Written out when somebody looks at them."""
+
+    request_ids: list[int]
+    contexts: list[int]
+
+    def __len__(self) -> int:
+        return len(self.request_ids)
+
+    def __getitem__(self, at: Any) -> Any:
+        if isinstance(at, slice):
+            return [self[place] for place in range(*at.indices(len(self)))]
+        return StepRow(self.request_ids[at], 1, self.contexts[at], True)

@@ -7,10 +7,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from rakka_sim.core.decoding import DecodeRows
 from rakka_sim.records.requests import Ids
 from rakka_sim.records.rows import ROOM, Floats
 from rakka_sim.records.steps import MOST_IN_A_BYTE, ReplicaSteps
-from rakka_sim.values import DecodeRows, StepOutcome, StepPlan
+from rakka_sim.values import StepOutcome, StepPlan
 
 
 @given(st.lists(st.lists(st.floats(allow_nan=False), max_size=ROOM)))
