@@ -24,7 +24,7 @@ FAULTS = [
     (CORE, "self._running.copy(), head, bool(late)", "self._running.copy(), self._waiting.head(), bool(late)"),
     (CORE, "self._running.copy(), head, bool(late)", "self._running.copy(), head, False"),
     (CORE, "+ following.crossings[0]", ""),
-    (CORE, ", waiting=len(self._waiting))", ")"),
+    (CORE, ", waiting=self._waiting.count)", ")"),
     (CORE, "if row is None or not row.samples:", "if row is None:"),
     (CORE, "left = seq.end - seq.total - plan.steps", "left = seq.end - seq.total - 1"),
     (CORE, "row.context + row.tokens + plan.steps - 1", "row.context + row.tokens"),

@@ -5,7 +5,7 @@ A fault is (file, the text as it is, the text as it should not be). The text mus
 
 from __future__ import annotations
 
-GROUP = "ahead"
+GROUP = "pipelined"
 TESTS = ["tests/core/test_pipelined.py", "tests/scenarios/test_runs_of_steps.py"]
 PIPELINED = "rakka_sim/core/pipelined.py"
 
