@@ -90,7 +90,7 @@ def test_a_message_of_the_protocol() -> None:
     plan = StepPlan([], 1, 0, 0, 0, 0, 0, 0, 0)
     text = encode(Stepped(StepOutcome(plan, 0.1, np.array([0.2]), {7: [1]})))
     assert text.startswith("Stepped(outcome=StepOutcome(plan=StepPlan(rows=list(), steps=1")
-    assert text.endswith("tokens={7: list(1)}, broken=tuple()))")
+    assert text.endswith("tokens={7: list(1)}, broken=tuple(), goes_on=False))")
 
 
 def test_addresses_go_by_path() -> None:
