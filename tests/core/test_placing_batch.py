@@ -91,6 +91,13 @@ def test_all_at_once_is_one_after_another(
     assert place_all(at_once, demands).placed == expected
 
 
+def test_replicas_placed_at_once_go_to_different_nodes_first() -> None:
+    batch = place_all(ledger_of([8, 8]), [Demand("two", 2, 2), Demand("three", 3, 2)])
+    assert batch.solver == "greedy"
+    nodes_of = {name: {each.node for each in result.assignments} for name, result in batch.placed.items()}
+    assert {name: len(there) for name, there in nodes_of.items()} == {"two": 2, "three": 2}
+
+
 @settings(max_examples=2 * settings.default.max_examples)
 @given(nodes(2, 4), st.lists(st.integers(1, 3), min_size=1, max_size=4), st.sampled_from(SOLVERS), st.data())
 def test_optimal_is_cheapest_of_all_ways(
