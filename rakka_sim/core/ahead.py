@@ -13,7 +13,7 @@ from dataclasses import replace
 from rakka_sim.core.batching import Batcher, Event
 from rakka_sim.core.decoding import DecodeRows
 from rakka_sim.core.kv import KvCache
-from rakka_sim.core.runs import ANY, steps_that_fit, taking_order
+from rakka_sim.core.runs import ANY, promised_blocks, steps_that_fit, taking_order
 from rakka_sim.core.sequence import BatchingLimits, Sequence
 from rakka_sim.core.waiting import WaitingQueue
 from rakka_sim.errors import InvariantBroken
@@ -35,12 +35,9 @@ class AheadBatcher(Batcher):
 
     def promised_ahead(self) -> dict[int, list[int]]:
         """The blocks that each row gets on top of its table until both plans have ended, in order."""
-        promised: dict[int, list[int]] = {}
-        if self._plan is not None and self._following is not None:
-            order = [row for plan in (self._plan, self._following) for row in taking_order(plan, self._kv.block_size)]
-            for request_id, block in zip(order, self._kv.next_free(len(order)), strict=True):
-                promised.setdefault(request_id, []).append(block)
-        return promised
+        if self._plan is None or self._following is None:
+            return {}
+        return promised_blocks((self._plan, self._following), self._kv)
 
     @property
     def run_must_end(self) -> bool:

@@ -6,6 +6,8 @@ have taken them: step by step, row by row. Nothing else takes blocks in between,
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from rakka_sim.core.decoding import Decoding
 from rakka_sim.core.kv import KvCache
 from rakka_sim.core.sequence import BatchingLimits, Sequence
@@ -111,7 +113,7 @@ def commit_blocks(sequences: list[Sequence], decoding: Decoding, steps: int, kv:
     cycle = decoding.cycle()
     fillers = [seq for crossing in [*cycle[1:], cycle[0]][:some] for seq in crossing]
     if decoding.twins and kv.prefix_caching and len({seq.keys.last for seq in fillers}) < len(fillers):
-        _commit_step_by_step(sequences, steps, kv)
+        _commit_step_by_step(cycle, steps, kv)
         return
     # No two rows register the same key, so only the order of taking counts: it goes round the rows, cycle by cycle.
     takers = [seq.request_id for crossing in cycle[:some] for seq in crossing]
@@ -123,11 +125,9 @@ def commit_blocks(sequences: list[Sequence], decoding: Decoding, steps: int, kv:
         kv.fill(seq.request_id, seq.computed + steps)
 
 
-def _commit_step_by_step(sequences: list[Sequence], steps: int, kv: KvCache) -> None:
+def _commit_step_by_step(takers: list[list[Sequence]], steps: int, kv: KvCache) -> None:
+    """`takers`: by the step of a cycle at which they take a block."""
     block_size, grow = kv.block_size, kv.grow
-    takers: list[list[Sequence]] = [[] for _ in range(block_size)]  # by the step of a cycle at which they take a block
-    for seq in sequences:
-        takers[-seq.computed % block_size].append(seq)
     for step in range(steps):
         # Rows that take a block at this step, then those that fill one: within a step the two do not meet.
         for seq in takers[step % block_size]:
@@ -148,10 +148,10 @@ def taking_order(plan: StepPlan, block_size: int) -> list[int]:
     return [request_id for step in range(plan.steps) for request_id in takers[step % block_size]]
 
 
-def promised_blocks(plan: StepPlan, kv: KvCache) -> dict[int, list[int]]:
-    """The blocks that each row of a run gets on top of its table, in order; none for a plan of one step."""
+def promised_blocks(plans: Iterable[StepPlan], kv: KvCache) -> dict[int, list[int]]:
+    """The blocks that each row gets on top of its table when these plans run one after another, in order."""
     promised: dict[int, list[int]] = {}
-    order = taking_order(plan, kv.block_size)
+    order = [request_id for plan in plans for request_id in taking_order(plan, kv.block_size)]
     for request_id, block in zip(order, kv.next_free(len(order)), strict=True):
         promised.setdefault(request_id, []).append(block)
     return promised

@@ -16,7 +16,7 @@ BY_FILE = {
 
 FAULTS = [
     (CORE, "if self._plan is not None and self._runs and not self._cut:", "if self._plan is not None and self._runs:"),
-    (CORE, "for plan in (self._plan, self._following)", "for plan in (self._following,)"),
+    (CORE, "promised_blocks((self._plan, self._following), ", "promised_blocks((self._following,), "),
     (CORE, "head is not self._next_head)", "False)"),
     (CORE, "return self._others_are_due() or", "return super().run_must_end or"),
     (CORE, "if seq.cancelled and seq.request_id in rows]", "if False and seq.request_id in rows]"),

@@ -12,6 +12,7 @@ import pytest
 
 from rakka_sim.actors.client import Go, LoadGenerator
 from rakka_sim.config.loading import load_scenario
+from rakka_sim.config.scenario import Scenario
 from rakka_sim.engines.modelled import ModelledRunner
 from rakka_sim.errors import RakkaError
 from rakka_sim.messages import Apply, CancelRequest
@@ -21,7 +22,7 @@ from rakka_sim.runtime.api import Actor, Context, System
 from rakka_sim.runtime.sim import SimRuntime
 from rakka_sim.timing.api import StepShape, StepTimeModel
 from rakka_sim.values import ExecuteBatch
-from rakka_sim.wiring import MakeRunner, build, modelled
+from rakka_sim.wiring import MakeRunner, Stack, build, modelled
 from rakka_sim.workload.source import Source, make_source, merge
 
 
@@ -113,6 +114,45 @@ def runner_of(times: StepTimeModel) -> MakeRunner:
     return make
 
 
+def bring_up(system: System, stack: Stack, loaded: Scenario) -> None:
+    """Every deployment, one after another; raises what keeps one from serving."""
+    for deployment in loaded.deployment:
+        status = system.ask(stack.manager, Apply(deployment), 1e6)
+        if status.error is not None:
+            raise status.error
+
+
+def sources_of(loaded: Scenario, folder: Path) -> Source:
+    """The scenario's workloads as one source."""
+    rng = np.random.default_rng(loaded.seed)
+    sources = [
+        make_source(config, model=loaded.target(config).name, rng=rng.spawn(1)[0], base_dir=folder)
+        for config in loaded.workload
+    ]
+    return merge(sources) if len(sources) > 1 else sources[0]
+
+
+def serve(
+    system: System,
+    stack: Stack,
+    source: Source,
+    stop_after_s: float | None,
+    *,
+    cancels: Iterable[tuple[float, int]] = (),
+    streamed: str = "none",
+    scribe: Any = None,
+) -> None:
+    """Send the requests of a source, all of them, half (`some`) or none streamed, cancel by the clock, and wait."""
+    if streamed != "none":
+        source = Streaming(source, every=1 if streamed == "all" else 2)
+    done = system.promise("workload")
+    generator = LoadGenerator(source, stack.gateway, done.ref, stop_after_s, scribe)
+    client = system.spawn("client", lambda: generator)
+    system.spawn("canceller", lambda: Canceller(stack.gateway, cancels))
+    system.tell(client, Go())
+    system.wait(done)
+
+
 def play(
     scenario: Mapping[str, Any],
     *,
@@ -131,26 +171,10 @@ def play(
     log = EventLog()
     try:
         stack = build(system, loaded, log, make_runner or (modelled if times is None else runner_of(times)))
-        for deployment in loaded.deployment:
-            status = system.ask(stack.manager, Apply(deployment), 1e6)
-            if status.error is not None:
-                raise status.error
+        bring_up(system, stack, loaded)
         if source is None:
-            rng = np.random.default_rng(loaded.seed)
-            folder = base or Path.cwd()
-            sources = [
-                make_source(config, model=loaded.target(config).name, rng=rng.spawn(1)[0], base_dir=folder)
-                for config in loaded.workload
-            ]
-            source = merge(sources) if len(sources) > 1 else sources[0]
-        if streamed != "none":
-            source = Streaming(source, every=1 if streamed == "all" else 2)
-        done = system.promise("workload")
-        generator = LoadGenerator(source, stack.gateway, done.ref, loaded.stop_after_s)
-        client = system.spawn("client", lambda: generator)
-        system.spawn("canceller", lambda: Canceller(stack.gateway, cancels))
-        system.tell(client, Go())
-        system.wait(done)
+            source = sources_of(loaded, base or Path.cwd())
+        serve(system, stack, source, loaded.stop_after_s, cancels=cancels, streamed=streamed)
     finally:
         system.stop()
     return checked(Report(log, scenario=loaded.model_dump(mode="json", exclude_unset=True), seed=loaded.seed))
@@ -187,4 +211,16 @@ def one_engine(workload: Any = (), /, **engine: Any) -> dict[str, Any]:
     }
 
 
-__all__ = ["Canceller", "Linear", "RakkaError", "Script", "checked", "one_engine", "play", "runner_of"]
+__all__ = [
+    "Canceller",
+    "Linear",
+    "RakkaError",
+    "Script",
+    "bring_up",
+    "checked",
+    "one_engine",
+    "play",
+    "runner_of",
+    "serve",
+    "sources_of",
+]

@@ -6,25 +6,21 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
-import numpy as np
 import pytest
 from hypothesis import Phase, event, given, settings
 from hypothesis import strategies as st
 from scenarios.late import LateRunner
-from scenarios.stacks import Canceller, Script, Streaming
+from scenarios.stacks import Script, bring_up, serve, sources_of
 from scenarios.test_lockstep import VOCAB, Notes, alone, cancels, decoder, errors, real_scenarios
 
-from rakka_sim.actors.client import Go, LoadGenerator
 from rakka_sim.config.loading import load_scenario
 from rakka_sim.engines.torch.runner import ModelRunner
 from rakka_sim.errors import ContextPoisoned
-from rakka_sim.messages import Apply
 from rakka_sim.records import EventLog
 from rakka_sim.report.report import Report
 from rakka_sim.runtime.sim import SimRuntime
 from rakka_sim.values import ExecuteBatch, Sampling
 from rakka_sim.wiring import build, modelled
-from rakka_sim.workload.source import make_source, merge
 
 DRAWN = Sampling(temperature=1.0)
 
@@ -65,22 +61,12 @@ def play(
 
     try:
         stack = build(system, loaded, log, make, real_tokens=True, real_launch=True)
-        for deployment in loaded.deployment:
-            assert system.ask(stack.manager, Apply(deployment), 1e6).error is None
+        bring_up(system, stack, loaded)
         if source is None:
-            rng = np.random.default_rng(loaded.seed)
-            loads = [
-                make_source(one, model=loaded.target(one).name, rng=rng.spawn(1)[0], base_dir=folder)
-                for one in loaded.workload
-            ]
-            source = Stopping(merge(loads) if len(loads) > 1 else loads[0], 2, stops)
-            source = source if streamed == "none" else Streaming(source, 1 if streamed == "all" else 2)
-        done = system.promise("workload")
-        generator = LoadGenerator(source, stack.gateway, done.ref, loaded.stop_after_s, notes)
-        client = system.spawn("client", lambda: generator)
-        system.spawn("canceller", lambda: Canceller(stack.gateway, when))
-        system.tell(client, Go())
-        system.wait(done)
+            source = Stopping(sources_of(loaded, folder), 2, stops)
+        else:
+            streamed = "none"  # a script says itself who is
+        serve(system, stack, source, loaded.stop_after_s, cancels=when, streamed=streamed, scribe=notes)
     finally:
         system.stop()
     log.check()

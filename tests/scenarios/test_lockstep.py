@@ -11,11 +11,10 @@ import pytest
 import torch
 from hypothesis import Phase, event, given, settings
 from hypothesis import strategies as st
-from scenarios.stacks import Canceller, Streaming
+from scenarios.stacks import bring_up, serve, sources_of
 from scenarios.test_runs_of_steps import cancels, differences, scenarios
 
 import rakka_sim
-from rakka_sim.actors.client import Go, LoadGenerator
 from rakka_sim.config.loading import load_scenario
 from rakka_sim.config.models import PRESETS
 from rakka_sim.core.naming import ContentNames
@@ -37,7 +36,6 @@ from rakka_sim.runtime.sim import SimRuntime
 from rakka_sim.values import ExecuteBatch, Sampling, StepOutcome, TokenChunk
 from rakka_sim.wiring import build, modelled
 from rakka_sim.workload.scribe import Scribe
-from rakka_sim.workload.source import make_source, merge
 
 torch.set_num_threads(1)
 ARCHITECTURE = Architecture.of(PRESETS["Tiny"], "Tiny")
@@ -173,22 +171,9 @@ def play(
     notes = Notes(VOCAB) if real else None
     try:
         stack = build(system, loaded, log, make, real_tokens=real)
-        for deployment in loaded.deployment:
-            assert system.ask(stack.manager, Apply(deployment), 1e6).error is None
-        rng = np.random.default_rng(loaded.seed)
-        sources = [
-            make_source(one, model=loaded.target(one).name, rng=rng.spawn(1)[0], base_dir=folder)
-            for one in loaded.workload
-        ]
-        done = system.promise("workload")
-        source = merge(sources) if len(sources) > 1 else sources[0]
-        if streamed != "none":
-            source = Streaming(source, every=1 if streamed == "all" else 2)
-        generator = LoadGenerator(source, stack.gateway, done.ref, loaded.stop_after_s, notes)
-        client = system.spawn("client", lambda: generator)
-        system.spawn("canceller", lambda: Canceller(stack.gateway, when))
-        system.tell(client, Go())
-        system.wait(done)
+        bring_up(system, stack, loaded)
+        source = sources_of(loaded, folder)
+        serve(system, stack, source, loaded.stop_after_s, cancels=when, streamed=streamed, scribe=notes)
     finally:
         system.stop()
     log.check()
