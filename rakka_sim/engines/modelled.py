@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from rakka_sim.core.step import MixedRows
+from rakka_sim.core.plan_rows import MixedRows
 from rakka_sim.engines.noise import Noise
 from rakka_sim.timing.api import StepShape, StepTimeModel
 from rakka_sim.values import StepFeed, StepOutcome, StepPlan
