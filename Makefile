@@ -12,7 +12,7 @@ COMPILED := out/compiled
 SOURCES := $(wildcard rakka_sim/*.py rakka_sim/*/*.py rakka_sim/*/*/*.py rakka_sim/*/*/*/*.py)
 # All but the million requests, which take minutes either way.
 PLAIN_CASES := azure_conv_4 azure_conv_8 poisson_8 poisson_64 mooncake_prefix
-TESTS_OF_COMPILED := tests/core tests/runtime tests/actors tests/records tests/report tests/scenarios tests/timing \
+TESTS_OF_COMPILED := tests/core tests/runtime tests/actors tests/scenarios tests/timing tests/report \
 	tests/engines/test_modelled.py tests/test_bad_input.py
 
 .DEFAULT_GOAL := help

@@ -15,13 +15,13 @@ from typing import Any
 from setuptools import setup
 
 # What the compiler does not take is left out: values (dataclasses under a decorator of our own), enumerations, protocols
-# and their heirs; and what users make classes of their own of, which may not inherit from compiled ones.
+# and their heirs; what is pickled, such as records, because a compiled class with arguments cannot be; and what users make
+# classes of their own of, which may not inherit from compiled ones.
 HOT = {
     "core": """ahead batching cached_span content decoding free_queue kv lifecycle pipelined places ranking runs sequence
         step waiting""",
     "runtime": "agenda asks base cell dues flows lifecycle live refs sim watches",
     "actors": "ahead client coordinator engine gateway passes request step_log worker",
-    "records": "log requests rows steps tokens",
     "timing": "attention linear roofline",
 }
 # Itself, and the packages whose types it has to know.

@@ -22,7 +22,6 @@ from rakka_sim.values import StepOutcome, Stretch
 
 T = TypeVar("T")
 
-_RECORDED = ("_replicas", "_requests", "_startups", "_steps", "holdings")
 _STARTUP = {"replica": "i", "began": "d", "loaded": "d", "ready": "d"}
 
 
@@ -41,7 +40,8 @@ class EventLog:
 
     def __getstate__(self) -> tuple[None, dict[str, Any]]:
         # What was computed is computed again where the log goes: it is many times the log's own size.
-        return None, {**{name: getattr(self, name) for name in _RECORDED}, "_kept": {}}
+        state: dict[str, Any] = {name: getattr(self, name) for name in self.__slots__}
+        return None, {**state, "_kept": {}}
 
     # --- writing
 
