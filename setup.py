@@ -2,8 +2,8 @@
 
     RAKKA_SIM_COMPILE=1 pip install .
 
-mypyc makes them of the very same source, so nothing is written twice; without the variable nothing is compiled. It needs
-a C compiler and Python's headers. Everything else about the package stands in pyproject.toml.
+mypyc makes them of the very same source, so nothing is written twice; without the variable nothing is compiled. It
+needs a C compiler and Python's headers. Everything else about the package stands in pyproject.toml.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ from typing import Any
 
 from setuptools import setup
 
-# What the compiler does not take is left out: values (dataclasses under a decorator of our own), enumerations, protocols
-# and their heirs; what is pickled, such as records, because a compiled class with arguments cannot be; and what users make
-# classes of their own of, which may not inherit from compiled ones.
+# What the compiler does not take is left out: values (dataclasses under a decorator of our own), enumerations,
+# protocols and their heirs; what is pickled, such as records, because a compiled class with arguments cannot be; and
+# what users make classes of their own of, which may not inherit from compiled ones.
 HOT = {
-    "core": """ahead batching cached_span content decoding free_queue kv lifecycle pipelined places ranking runs sequence
-        step waiting""",
+    "core": """ahead batching cached_span content decoding free_queue kv lifecycle pipelined places ranking runs
+        sequence step waiting""",
     "runtime": "agenda asks base cell dues flows lifecycle live refs sim watches",
     "actors": "ahead client coordinator engine gateway passes request step_log worker",
     "timing": "attention linear roofline",
