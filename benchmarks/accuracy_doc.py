@@ -69,10 +69,10 @@ def searched(found: dict[str, Any]) -> list[str]:
     return parts
 
 
-def limit(form: dict[str, Any], limits: dict[str, Any]) -> float | None:
-    """The longest time that a form can take by the stamps of all runs (ms); None where they say nothing."""
-    found = [of[form["bound"]] for of in limits.values() if form["bound"] and of[form["bound"]] is not None]
-    return min((of["ms"] for of in found), default=None)
+def tightest(tried: dict[str, Any], bound: str) -> dict[str, Any]:
+    """The tightest limit of that kind that the stamps of a run give."""
+    found: list[dict[str, Any]] = [of[bound] for of in tried["limits"].values() if of[bound] is not None]
+    return min(found, key=lambda of: float(of["ms"]))
 
 
 def host_time(found: dict[str, Any]) -> list[str]:
@@ -80,38 +80,40 @@ def host_time(found: dict[str, Any]) -> list[str]:
     if "host_time" not in found:
         return []
     tried = found["host_time"]
-    runs = list(tried["limits"])
-    rows, nearer = [], 0
-    own = next(form["best"]["all"]["mean_pct"] for form in tried["forms"] if form["form"] == tried["in_use"])
+    means = {form["form"]: form["best"]["all"]["mean_pct"] for form in tried["forms"]}
+    step, first, preparing = (tightest(tried, bound) for bound in ("step", "first token", "preparing"))
+    said = STAMPS.format(
+        nearer=sum(mean < means[tried["in_use"]] for mean in means.values()),
+        steps=step["steps"],
+        step=step["ms"],
+        first=first["ms"],
+        preparing=preparing["ms"],
+    )
+    head = ["One time of the host", *(f"best for the {run} alone: there; on the other" for run in tried["limits"])]
+    forms = table([*head, "best for both (as good)", "largest", "stamps allow"], tried_forms(tried))
+    return ["### Where the host's time may go", HOST, forms, said, banded(found["steps"]), STEPS]
+
+
+def tried_forms(tried: dict[str, Any]) -> list[list[str]]:
+    """A row for each form."""
+    rows = []
     for form in tried["forms"]:
-        best, most = form["best"], limit(form, tried["limits"])
+        best, both, (low, high) = form["best"], form["best"]["all"], form["as_good_us"]
         alone = [
             f"{best[run]['host_us']:,.0f} us: {best[run]['mean_pct']:.2f} %; "
             + ", ".join(f"{error:.2f} %" for error in form["left_out_pct"][run].values())
-            for run in runs
+            for run in tried["limits"]
         ]
-        low, high = form["as_good_us"]
-        both = f"{best['all']['host_us']:,.0f} us ({low:,.0f} to {high:,.0f}): {best['all']['mean_pct']:.2f} %"
-        name = f"{form['form']} (in use)" if form["form"] == tried["in_use"] else form["form"]
-        nearer += best["all"]["mean_pct"] < own
-        largest = f"{best['all']['largest_pct']:.2f} %"
-        rows.append([name, *alone, both, largest, "any" if most is None else f"{most * 1e3:,.0f} us"])
-    head = ["One time of the host", *(f"best for the {run} alone: there; on the other" for run in runs)]
-    step, first, preparing = (
-        min((of[key] for of in tried["limits"].values() if of[key] is not None), key=lambda of: of["ms"])
-        for key in ("step", "first token", "preparing")
-    )
-    said = STAMPS.format(
-        nearer=nearer, steps=step["steps"], step=step["ms"], first=first["ms"], preparing=preparing["ms"]
-    )
-    return [
-        "### Where the host's time may go",
-        HOST,
-        table([*head, "best for both (as good)", "largest", "stamps allow"], rows),
-        said,
-        banded(found["steps"]),
-        STEPS,
-    ]
+        rows.append(
+            [
+                form["form"] + (" (in use)" if form["form"] == tried["in_use"] else ""),
+                *alone,
+                f"{both['host_us']:,.0f} us ({low:,.0f} to {high:,.0f}): {both['mean_pct']:.2f} %",
+                f"{both['largest_pct']:.2f} %",
+                f"{tightest(tried, form['bound'])['ms'] * 1e3:,.0f} us" if form["bound"] else "any",
+            ]
+        )
+    return rows
 
 
 def banded(steps: dict[str, Any]) -> str:
@@ -122,9 +124,8 @@ def banded(steps: dict[str, Any]) -> str:
         cells = [f"up to {band:,}" if band else "decode rows alone"]
         for of in by_band.values():
             row = of.get(band)
-            cells += (
-                ["", ""] if row is None else [f"{row['kernels_ms']:.1f} ({row['steps']})", f"{row['longer_ms']:+.1f}"]
-            )
+            said = row and [f"{row['kernels_ms']:.1f} ({row['steps']})", f"{row['longer_ms']:+.1f}"]
+            cells += said or ["", ""]
         rows.append(cells)
     head = [name for run in steps for name in (f"{run}: kernels, ms (steps)", "longer, ms")]
     return table(["Tokens of a step with a prompt", *head], rows)
@@ -179,18 +180,18 @@ Other places for one time of the host were tried on the two runs (`benchmarks/ho
 alone and held against the other, which knew nothing of it, and fitted to both. The last column is what the stamps of
 the runs leave for it, whatever its form."""
 STAMPS = """\
-{nearer} forms come nearer than the one in use. All of them lengthen steps that were not longer: on the RTX PRO 6000,
-{steps} decode steps in a row took {step:.1f} ms each; a first token came {first:.1f} ms after its request was scheduled
-for it, of which the kernels of its prompt leave {preparing:.1f} ms. Of the forms that the stamps allow none is better,
-and in each of them the RTX 4090 asks for no time at all: the constant is that of the RTX PRO 6000.
+{nearer} forms come nearer than the one in use, and all of them lengthen steps that were not longer: {steps} steps in a
+row took {step:.1f} ms each; a first token came {first:.1f} ms after its request was scheduled, and another one
+{preparing:.1f} ms after it but for the kernels of its prompt. Of the forms that the stamps allow none is better, and in
+each of them the RTX 4090 alone asks for no time at all: the constant is that of the RTX PRO 6000.
 
-Nor is it the host's. Stamps set single steps apart (`benchmarks/recorded_steps.py`). How much longer they took than their
-kernels, the median over bands as wide as a GEMM's tile:"""
+Nor is it the host's. Stamps set single steps apart (`benchmarks/recorded_steps.py`): how much longer they took than
+their kernels, the median over bands as wide as a GEMM's tile."""
 STEPS = """\
-Decode steps take the time of their kernels. Steps with a prompt do so on the RTX 4090, but on the RTX PRO 6000 they take
-longer, by much more in some bands than in the next: its run computed other GEMMs than its profile, where those bands
-stand out as fast for their size. An overhead per step can meet the mean of that and not more; a table of these bands
-would be fitted to the run."""
+Decode steps of the RTX PRO 6000 take the time of their kernels. Its steps with a prompt take longer, by several times
+as much in some bands as in the next, as if its run had computed its GEMMs otherwise than its profile, where those bands
+stand out as fast for their size; on the RTX 4090 such steps scatter around their kernels. An overhead per step can meet
+the mean of that and not more, and a table of these bands would be fitted to the run."""
 LEFT = """\
 Decode batches of some dozens of rows and very unequal contexts take longer on the RTX PRO 6000 than its
 profile says, which was measured without CUDA graphs. The first request of a run also waited longer for its first token

@@ -92,7 +92,8 @@ class ModelledRunner:
 
     def job(self, plan: StepPlan, feed: StepFeed | None = None) -> ModelledJob:
         """The work of one plan; which tokens it computes makes no difference."""
-        hidden = plan.prefill_tokens + plan.decode_seqs <= self._hidden_tokens
+        most = self._hidden_tokens
+        hidden = most and plan.prefill_tokens + plan.decode_seqs <= most
         return ModelledJob(plan, self._model, 0.0 if hidden else self._host_overhead_s, self._noise)
 
     def close(self) -> None:
