@@ -83,6 +83,7 @@ def host_time(found: dict[str, Any]) -> list[str]:
     means = {form["form"]: form["best"]["all"]["mean_pct"] for form in tried["forms"]}
     step, first, preparing = (tightest(tried, bound) for bound in ("step", "first token", "preparing"))
     said = STAMPS.format(
+        tried=len(means),
         nearer=sum(mean < means[tried["in_use"]] for mean in means.values()),
         steps=step["steps"],
         step=step["ms"],
@@ -183,7 +184,8 @@ STAMPS = """\
 {nearer} forms come nearer than the one in use, and all of them lengthen steps that were not longer: {steps} steps in a
 row took {step:.1f} ms each; a first token came {first:.1f} ms after its request was scheduled, and another one
 {preparing:.1f} ms after it but for the kernels of its prompt. Of the forms that the stamps allow none is better, and in
-each of them the RTX 4090 alone asks for no time at all: the constant is that of the RTX PRO 6000.
+each of them the RTX 4090 alone asks for no time at all: the constant is that of the RTX PRO 6000. It was one of {tried}
+to choose from, with these runs in view: what it is worth elsewhere is what one run's constant is worth on the other.
 
 Nor is it the host's. Stamps set single steps apart (`benchmarks/recorded_steps.py`): how much longer they took than
 their kernels, the median over bands as wide as a GEMM's tile."""
