@@ -63,13 +63,14 @@ def _fields(obj: Any) -> list[tuple[str, Any]]:
     """What an object consists of: declared fields, or arguments and attributes of an error, or its attributes."""
     if dataclasses.is_dataclass(obj):
         return [(field.name, getattr(obj, field.name)) for field in dataclasses.fields(obj)]
-    fields = [("args", obj.args)] if isinstance(obj, BaseException) else []
-    fields += getattr(obj, "__dict__", {}).items()
+    found = dict(getattr(obj, "__dict__", {}))
     for base in type(obj).__mro__:
-        slots = base.__dict__.get("__slots__", ())
-        names = (slots,) if isinstance(slots, str) else slots
-        fields += [(name, getattr(obj, name)) for name in names if name[:2] != "__" and hasattr(obj, name)]
-    return fields
+        for said in ("__slots__", "__mypyc_attrs__"):  # a compiled class has neither slots nor a `__dict__`
+            names = vars(base).get(said, ())
+            names = (names,) if isinstance(names, str) else names
+            found |= {name: getattr(obj, name) for name in names if name[:2] != "__" and hasattr(obj, name)}
+    fields = [("args", obj.args)] if isinstance(obj, BaseException) else []
+    return fields + sorted(found.items())  # and no order of its own, which would be the compiler's
 
 
 def _array(array: np.ndarray[Any, Any], within: tuple[Any, ...]) -> str:

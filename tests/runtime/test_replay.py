@@ -14,7 +14,11 @@ from typing import Any
 import numpy as np
 import pytest
 
+from rakka_sim.core.kv import KvCache
+from rakka_sim.core.pipelined import PipelinedBatcher
+from rakka_sim.core.sequence import BatchingLimits
 from rakka_sim.core.supervision import Directive, Supervision
+from rakka_sim.core.waiting import WaitingQueue
 from rakka_sim.errors import ContextPoisoned, InputError, NotDeterministic
 from rakka_sim.messages import Stepped
 from rakka_sim.runtime.api import Context, Terminated
@@ -70,6 +74,15 @@ class Failed(Exception):
 )
 def test_messages_have_one_text(value: Any, text: str) -> None:
     assert encode(value) == text
+
+
+def test_an_object_of_a_module_that_may_be_compiled_has_the_same_text_either_way() -> None:
+    """A compiled class has neither slots nor a `__dict__`, and sorts what it has otherwise."""
+    assert encode(WaitingQueue()) == "WaitingQueue(_classes={}, _order=list(), count=0)"
+    batcher = PipelinedBatcher(BatchingLimits(4, 64, 128), KvCache(8, 16))
+    assert encode(batcher).startswith(
+        "PipelinedBatcher(_before=list(), _clock=0, _cut=False, _decoding=Decoding(_bases="
+    )
 
 
 def test_arrays_go_by_type_shape_and_content() -> None:
