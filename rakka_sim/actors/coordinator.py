@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from rakka_sim.actors.passes import Schedule, SchedulingPass
-from rakka_sim.core.routing import ReplicaView, RouteHint, WatchingPolicy
+from rakka_sim.core.routing import ReplicaView, RouteHint, WatchingPolicy, chosen_index
 from rakka_sim.errors import Backpressure, InferenceError, ServerError
 from rakka_sim.messages import (
     Deregister,
@@ -48,7 +48,7 @@ class DpCoordinator(Actor):
 
     def __init__(self, make_policy: Callable[[], RoutingPolicy]) -> None:
         self._make_policy = make_policy
-        self._policies: dict[str, RoutingPolicy] = {}
+        self._policies: dict[str, Any] = {}  # `RoutingPolicy`s, but a user's may return what is no int
         self._changed: dict[str, Callable[[int], None]] = {}  # for policies that want to be told
         self._routes: dict[str, dict[int, Route]] = {}
         self._views: dict[str, list[ReplicaView]] = {}
@@ -86,7 +86,8 @@ class DpCoordinator(Actor):
             self._park(ctx, msg)
             return
         hint = RouteHint(msg.prompt_tokens, msg.session, msg.content)
-        view = views[self._policies[msg.deployment].choose(views, hint, ctx.rng)]
+        policy = self._policies[msg.deployment]
+        view = views[chosen_index(policy, policy.choose(views, hint, ctx.rng), len(views))]
         route = self._routes[msg.deployment][view.replica]
         route.routed += 1
         view.assigned += 1

@@ -6,7 +6,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from math import inf
-from typing import TYPE_CHECKING, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from rakka_sim.core.ranking import Ranking
 from rakka_sim.errors import InputError, UnknownName
@@ -190,6 +190,21 @@ class PrefixAffinity:
         return chosen
 
 
+def chosen_index(policy: object, chosen: Any, count: int) -> int:
+    """What a policy has chosen, as an index below `count`; numpy's integers are taken. Raises InputError for others."""
+    if type(chosen) is int and 0 <= chosen < count:
+        return chosen
+    index: int | None
+    try:
+        index = range(count)[chosen]
+    except (IndexError, TypeError):
+        index = None
+    if index is None or index != chosen:
+        name = getattr(policy, "__name__", type(policy).__name__)
+        raise InputError(f"routing policy {name}", chosen, f"an index from 0 to {count - 1}")
+    return index
+
+
 class _Function:
     """A user's function as a policy; what it returns is checked."""
 
@@ -197,15 +212,7 @@ class _Function:
         self._function = function
 
     def choose(self, replicas: Sequence[ReplicaView], hint: RouteHint, rng: Generator) -> int:
-        chosen = self._function(replicas, hint, rng)
-        try:
-            index = range(len(replicas))[chosen]
-        except (IndexError, TypeError):
-            index = None
-        if index is None or index != chosen:
-            name = getattr(self._function, "__name__", repr(self._function))
-            raise InputError(f"routing policy {name}", chosen, f"an index from 0 to {len(replicas) - 1}")
-        return index
+        return chosen_index(self._function, self._function(replicas, hint, rng), len(replicas))
 
 
 POLICIES: dict[str, Callable[[], RoutingPolicy]] = {

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
+import pytest
 from actors.serving import STEP_S, Serving
 from hypothesis import given
 from hypothesis import strategies as st
 
 from rakka_sim.actors.coordinator import DpCoordinator
-from rakka_sim.core.routing import POLICIES, make_policy
-from rakka_sim.errors import Backpressure, ServerError
+from rakka_sim.core.routing import POLICIES, RouteHint, make_policy
+from rakka_sim.errors import Backpressure, InputError, ServerError
 from rakka_sim.messages import (
     Deregister,
     Deregistered,
@@ -48,7 +50,7 @@ class Owner(Actor):
 class Alone:
     """A coordinator with engines that only exist."""
 
-    def __init__(self, policy: str = "least_load", replicas: int = 3) -> None:
+    def __init__(self, policy: Any = "least_load", replicas: int = 3) -> None:
         self.system = SimRuntime()
         self.coordinator = self.system.spawn("coordinator", lambda: DpCoordinator(lambda: make_policy(policy)))
         self.engines = [self.system.spawn(f"engine-{n}", Idle) for n in range(replicas)]
@@ -88,6 +90,27 @@ def test_without_a_route_the_answer_is_503() -> None:
 def test_a_burst_is_spread_before_anybody_reports() -> None:
     alone = Alone()
     assert sorted(alone.route().replica for _ in range(6)) == [0, 0, 1, 1, 2, 2]
+
+
+class Chooses:
+    """A user's own policy, which says what it was given."""
+
+    def __init__(self, chosen: Any) -> None:
+        self._chosen = chosen
+
+    def choose(self, replicas: Any, hint: RouteHint, rng: np.random.Generator) -> Any:
+        return self._chosen
+
+
+def test_a_users_policy_may_choose_with_numpy() -> None:
+    assert Alone(Chooses(np.argmin([3, 1, 2]))).route().replica == 1
+
+
+@pytest.mark.parametrize("chosen", [3, -1, np.int64(-1), 1.0, None])
+def test_a_users_policy_that_chooses_nobody_is_told_so(chosen: object) -> None:
+    with pytest.raises(InputError, match="an index from 0 to 2") as told:
+        Alone(Chooses(chosen)).route()
+    assert told.value.where == "routing policy Chooses"
 
 
 def test_what_has_not_arrived_is_load_too() -> None:
