@@ -15,6 +15,9 @@ PLAIN_CASES := azure_conv_4 azure_conv_8 poisson_8 poisson_64 mooncake_prefix
 TESTS_OF_COMPILED := tests/core tests/runtime tests/actors tests/scenarios tests/timing tests/report \
 	tests/engines/test_modelled.py tests/test_bad_input.py
 
+# Who asks for it in the environment does not mean the editable installation, whose sources are what runs.
+export RAKKA_SIM_COMPILE := 0
+
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
 .PHONY: help demo test check format notebooks bench compiled test-compiled floors clean
@@ -72,6 +75,8 @@ floors: ## the tests once more, with the oldest core dependencies that pyproject
 
 clean: ## remove what the other targets made
 	rm -rf $(VENV) .venv-floors out/demo out/floors.txt $(COMPILED) build rakka_sim.egg-info .pytest_cache .mypy_cache .ruff_cache
+	rm -f rakka_sim__mypyc.*.so
+	find rakka_sim -name '*.so' -delete  # of `setup.py build_ext --inplace`; they would run instead of the sources
 	find rakka_sim tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(BIN)/python:

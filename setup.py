@@ -9,6 +9,7 @@ needs a C compiler and Python's headers. Everything else about the package stand
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -36,12 +37,18 @@ follow_imports = skip
 """
 
 
-def extensions() -> dict[str, Any]:
-    """The part of `setup` that compiles; pip calls twice, first to hear what it has to fetch for that."""
+def extensions(command: list[str]) -> dict[str, Any]:
+    """The part of `setup` that compiles; pip calls it several times, first to hear what to fetch, last to build."""
+    if "egg_info" in command:
+        return {"setup_requires": NEEDED}
+    if "editable_wheel" in command:
+        raise SystemExit("RAKKA_SIM_COMPILE=1: not for --editable; extensions beside the sources hide what you change")
+    if not {"bdist_wheel", "build", "build_ext"} & set(command):
+        return {}
     try:
         from mypyc.build import mypycify
-    except ImportError:
-        return {"setup_requires": NEEDED}
+    except ImportError as error:
+        raise SystemExit(f"RAKKA_SIM_COMPILE=1 needs {', '.join(NEEDED)}, and there is no {error.name}") from error
     config = Path("build", "mypyc.ini")
     config.parent.mkdir(exist_ok=True)
     config.write_text(LOOKING, encoding="utf-8")
@@ -51,4 +58,4 @@ def extensions() -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    setup(**(extensions() if os.environ.get("RAKKA_SIM_COMPILE", "0") != "0" else {}))
+    setup(**({} if os.environ.get("RAKKA_SIM_COMPILE", "0") in ("", "0") else extensions(sys.argv[1:])))

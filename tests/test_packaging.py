@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import runpy
 import shutil
 import subprocess
 import sys
@@ -148,6 +149,38 @@ def test_the_changelog_starts_with_this_version() -> None:
 def test_every_target_explains_itself() -> None:
     (phony,) = re.findall(r"^\.PHONY: (.*)$", MAKEFILE, re.MULTILINE)
     assert set(phony.split()) == set(re.findall(r"^([a-z-]+):.* ## \w", MAKEFILE, re.MULTILINE))
+
+
+# --- compiling --------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def setup_py() -> dict[str, Any]:
+    return runpy.run_path(str(ROOT / "setup.py"), run_name="setup")
+
+
+def test_every_module_that_is_compiled_is_there(setup_py: dict[str, Any]) -> None:
+    hot = {
+        ROOT / "rakka_sim" / room / f"{name}.py" for room, names in setup_py["HOT"].items() for name in names.split()
+    }
+    assert len(hot) > 20
+    assert [file for file in hot if not file.is_file()] == []
+
+
+def test_compiling_is_never_left_out_in_silence(setup_py: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "mypyc.build", None)
+    extensions = setup_py["extensions"]
+    assert extensions(["egg_info"]) == {"setup_requires": setup_py["NEEDED"]}
+    for beforehand in ("dist_info", "sdist"):  # which would compile for nothing
+        assert extensions([beforehand]) == {}
+    with pytest.raises(SystemExit, match=r"needs mypy\[mypyc\]"):
+        extensions(["bdist_wheel", "--dist-dir", "out"])
+
+
+def test_an_editable_installation_runs_its_sources(setup_py: dict[str, Any]) -> None:
+    with pytest.raises(SystemExit, match="not for --editable"):
+        setup_py["extensions"](["editable_wheel", "--dist-dir", "out"])
+    assert re.search(r"^export RAKKA_SIM_COMPILE := 0$", MAKEFILE, re.MULTILINE)
 
 
 # --- imports against declarations -------------------------------------------------------------------------------
