@@ -95,8 +95,9 @@ class EngineConfig(Table):
 
     `async_scheduling`: the engine plans a step while the one before it is computed. A modelled engine does so only if
     asked (true), and then as vLLM does: who comes or goes is noticed one step late, and the host's work is hidden in
-    steps of no more tokens than the largest CUDA graph (twice `max_num_seqs`, at most 512). A real one does so unless
-    it is not to (false), where that does not change the schedule.
+    steps of no more tokens than the largest CUDA graph, vLLM's `max_cudagraph_capture_size`: twice `max_num_seqs`, at
+    most 512 and `max_num_batched_tokens`, down to a size that it captures (`timing/graphs.py`). A real one does so
+    unless it is not to (false), where that does not change the schedule.
     """
 
     max_num_seqs: PositiveInt = 256
