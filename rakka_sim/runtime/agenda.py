@@ -15,8 +15,9 @@ JOB_END = 2
 
 ROOM = 1024
 
-# When, priority, a number that no other entry has, and a `Due` or an event of SimPy.
-Entry = tuple[float, int, int, Any]
+# When, priority, a number that no other entry has, and a `Due` or an event of SimPy; for such an event "when" may be a
+# number of numpy's, as after `env.timeout(np.float32(0.1))`.
+Entry = tuple[Any, int, int, Any]
 
 
 class Due:

@@ -73,7 +73,7 @@ class ActorSystem(ABC):
         name: str,
         make: Callable[[], Actor],
         strategy: Supervision | None = None,
-        mailbox: int | None = None,
+        mailbox: int | np.integer[Any] | None = None,
     ) -> ActorRef:
         if self.stopped:
             raise InputError("spawn", name, "nothing: the system has been stopped")
@@ -103,7 +103,9 @@ class ActorSystem(ABC):
         return box
 
     @abstractmethod
-    def wait(self, promise: Any, timeout: float | None = None, tick: Callable[[], None] | None = None) -> Any:
+    def wait(
+        self, promise: Any, timeout: float | np.number[Any] | None = None, tick: Callable[[], None] | None = None
+    ) -> Any:
         """Until the promise is kept (`api.System.wait`)."""
 
     def stop(self) -> None:

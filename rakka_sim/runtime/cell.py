@@ -61,10 +61,10 @@ class Cell:
         name: str,
         make: Callable[[], Actor],
         strategy: Supervision | None = None,
-        mailbox: int | None = None,
+        mailbox: int | np.integer[Any] | None = None,
     ) -> None:
         path = f"{parent.ref.path}/{name}" if parent is not None else ""
-        self.ref = ActorRef(path, MAILBOX if mailbox is None else mailbox)
+        self.ref = ActorRef(path, MAILBOX if mailbox is None else int(mailbox))
         self.ref.cell = self
         self.self = self.ref  # as its handlers call it; no property, because they ask often
         self.system = system
@@ -124,7 +124,7 @@ class Cell:
         name: str,
         make: Callable[[], Actor],
         strategy: Supervision | None = None,
-        mailbox: int | None = None,
+        mailbox: int | np.integer[Any] | None = None,
     ) -> ActorRef:
         self._must_live(name)
         if not name or "/" in name:

@@ -64,7 +64,7 @@ class LiveRuntime(ActorSystem):
         name: str,
         make: Callable[[], Actor],
         strategy: Supervision | None = None,
-        mailbox: int | None = None,
+        mailbox: int | np.integer[Any] | None = None,
     ) -> ActorRef:
         ref: ActorRef = self._call(super().spawn, name, make, strategy, mailbox)
         return ref
@@ -82,10 +82,12 @@ class LiveRuntime(ActorSystem):
         box: Letterbox = self._call(super().question, to, msg, timeout)
         return box
 
-    def wait(self, promise: Any, timeout: float | None = None, tick: Callable[[], None] | None = None) -> Any:
+    def wait(
+        self, promise: Any, timeout: float | np.number[Any] | None = None, tick: Callable[[], None] | None = None
+    ) -> Any:
         if threading.current_thread() is self._actors_thread:
             raise InputError("wait", promise, "outside of actors: it would wait for itself")
-        deadline = math.inf if timeout is None else self.now + timeout
+        deadline = math.inf if timeout is None else self.now + float(timeout)
         # In short waits, so that Ctrl-C, a failure and `tick` get their turn.
         while not promise.kept.wait(min(POLL_S, max(0.0, deadline - self.now))):
             if self.failure is not None:
@@ -93,7 +95,7 @@ class LiveRuntime(ActorSystem):
             if not self._actors_thread.is_alive():
                 raise Stalled(promise.path, self.now)
             if self.now >= deadline:
-                raise AskTimeout(promise.path, timeout or 0.0)
+                raise AskTimeout(promise.path, float(timeout or 0.0))
             if tick is not None:
                 tick()
         return promise.result()

@@ -37,7 +37,7 @@ class ActorEnvironment(simpy.Environment):
         if self.system.mail:
             return self._now
         entry = self.agenda.first()
-        return math.inf if entry is None else entry[0]
+        return math.inf if entry is None else float(entry[0])
 
     def step(self) -> None:
         self.system.step()
@@ -58,23 +58,29 @@ class SimRuntime(ActorSystem):
     now = 0.0  # the environment's, kept here as well: every handler reads it, and a property costs more than it holds
 
     def __init__(
-        self, seed: int | np.integer[Any] = 0, *, shuffle_ties: int | None = None, trace: Trace | None = None
+        self,
+        seed: int | np.integer[Any] = 0,
+        *,
+        shuffle_ties: int | np.integer[Any] | None = None,
+        trace: Trace | None = None,
     ) -> None:
         self.env = ActorEnvironment()
         self.env.system = self
         super().__init__(seed, trace, self.env.agenda)
         self._shuffled = shuffle_ties is not None
         if shuffle_ties is not None:
-            mail = ShuffledMail(shuffle_ties, self.agenda, lambda: self.now)
+            mail = ShuffledMail(int(shuffle_ties), self.agenda, lambda: self.now)
             self.mail, self.post, self.schedule = mail, mail.append, mail.schedule
 
-    def wait(self, promise: Any, timeout: float | None = None, tick: Callable[[], None] | None = None) -> Any:
-        deadline = math.inf if timeout is None else self.now + timeout
+    def wait(
+        self, promise: Any, timeout: float | np.number[Any] | None = None, tick: Callable[[], None] | None = None
+    ) -> Any:
+        deadline = math.inf if timeout is None else self.now + float(timeout)
         while not promise.done:
             with Interrupts() as interrupts:
                 in_time = self._drive(promise, deadline, interrupts)
             if not in_time:
-                raise AskTimeout(promise.ref.path, timeout or 0.0)
+                raise AskTimeout(promise.ref.path, float(timeout or 0.0))
             if tick is not None:
                 tick()
         return promise.result()
@@ -129,7 +135,7 @@ class SimRuntime(ActorSystem):
 
     def _advance(self, entry: Entry) -> None:
         when, priority, _, due = entry
-        self.env._now = self.now = when
+        self.env._now = self.now = float(when)
         if not isinstance(due, Due):
             simpy.Environment.step(self.env)
             return

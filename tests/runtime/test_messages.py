@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import pytest
 
 from rakka_sim.errors import AskTimeout, InputError, MailboxFull, Stalled, Unhandled
@@ -61,6 +62,21 @@ def test_references_are_comparable_and_say_their_path(system: ActorSystem) -> No
     assert selves[0] == parent
     assert len({parent, *selves}) == 2
     assert [ref.path for ref in selves] == ["/p", "/p/c"]
+
+
+def test_numpys_numbers_are_taken_for_times_and_room(system: ActorSystem) -> None:
+    heard = system.promise("heard")
+
+    def receive(ctx: Context, msg: Any) -> None:
+        if msg == "go":
+            ctx.after(np.float32(0.0), "timer")
+        else:
+            ctx.tell(heard.ref, msg)
+
+    system.tell(system.spawn("a", acting(receive), mailbox=np.int64(3)), "go")
+    assert system.wait(heard, np.int64(LONG)) == "timer"
+    with pytest.raises((AskTimeout, Stalled)):
+        system.wait(system.promise("nobody"), np.float32(SOON))
 
 
 def test_a_full_mailbox_refuses_and_tells_the_asker(system: ActorSystem) -> None:

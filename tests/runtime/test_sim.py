@@ -9,6 +9,7 @@ import threading
 from collections.abc import Iterator
 from typing import Any
 
+import numpy as np
 import pytest
 import simpy
 
@@ -55,10 +56,20 @@ def test_a_job_ends_at_exactly_the_time_it_gave(system: SimRuntime) -> None:
     assert heard == ends
 
 
-def after(system: SimRuntime, seconds: float, to: Any, msg: Any) -> Iterator[simpy.Event]:
+def after(system: SimRuntime, seconds: Any, to: Any, msg: Any) -> Iterator[simpy.Event]:
     """A user's SimPy process that tells an actor something."""
     yield system.env.timeout(seconds)
     system.tell(to, msg)
+
+
+def test_a_process_that_counts_in_numpys_numbers_leaves_actors_their_floats(system: SimRuntime) -> None:
+    heard: list[float] = []
+    actor = system.spawn("a", acting(lambda ctx, msg: heard.append(ctx.now)))
+    for seconds in (np.float32(0.1), np.int64(1), np.float16(2.0)):
+        system.env.process(after(system, seconds, actor, "go"))
+    quiesce(system)
+    assert heard == [float(np.float32(0.1)), 1.0, 2.0]
+    assert {type(now) for now in heard} == {float}
 
 
 def test_the_end_of_a_job_comes_last_of_its_instant(system: SimRuntime) -> None:
