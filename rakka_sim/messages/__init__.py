@@ -7,7 +7,7 @@ named in its docstring. Errors travel as themselves.
 from __future__ import annotations
 
 from rakka_sim.messages.coordinator import Deregister, Expect, LeaveRoom, Register, ReportLoad, RouteTo
-from rakka_sim.messages.engine import AddRequest, Cancel, Drain, GetLoad, StepFailed, Stepped, Withdrawn
+from rakka_sim.messages.engine import AddRequest, Cancel, Drain, GetLoad, Stay, StepFailed, Stepped, Withdrawn
 from rakka_sim.messages.gateway import CancelRequest, RequestEnded, Submit
 from rakka_sim.messages.loader import CancelLoad, LoadWeights
 from rakka_sim.messages.manager import (
@@ -19,6 +19,7 @@ from rakka_sim.messages.manager import (
     ListDeployments,
     Remove,
     ReplicaReady,
+    Stays,
 )
 from rakka_sim.messages.metrics import GetMetrics
 from rakka_sim.messages.node_placement import (
@@ -110,6 +111,8 @@ __all__ = [
     "RouteTo",
     "Routed",
     "Scheduled",
+    "Stay",
+    "Stays",
     "StepFailed",
     "Stepped",
     "Submit",

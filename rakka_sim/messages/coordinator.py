@@ -12,12 +12,13 @@ if TYPE_CHECKING:
 
 @value
 class Register:
-    """A replica is ready to serve."""
+    """A replica is ready to serve. So many requests have been `routed` to it before: it was deregistered meanwhile."""
 
     deployment: str
     replica: int
     engine: Ref[Any]
     capacity: int
+    routed: int = 0
 
 
 @value

@@ -58,9 +58,16 @@ class StepFailed:
 
 @value
 class GetLoad:
-    """Answered by a `Load`."""
+    """Answered by a `Load`; without `reply_to` the coordinator is told, by a `ReportLoad`."""
 
     reply_to: Ref[Any] | None = None
+
+
+@value
+class Stay:
+    """The drain is off: take what comes. Answered by `Stays`; an engine that has stopped by then does not answer."""
+
+    reply_to: Ref[Any]
 
 
 @value

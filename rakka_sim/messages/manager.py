@@ -18,9 +18,9 @@ class Apply:
     Wishes are decided in the order in which they come: one for which there are not places enough is answered by a
     `PlacementError`, and nothing changes; one with fewer replicas is always accepted, and the highest numbers go. Who
     is accepted is answered by a `DeploymentStatus` as soon as nothing is under way any more: what is wanted is ready,
-    what is not has been drained and is gone; or when the deployment has failed or has been removed. By then a later
-    wish may hold: `wanted` is the number that does. `ready` may be less, where replicas were lost or given up; `error`
-    says why.
+    what is not has been drained and is gone (who is wanted again while it drains serves on); or when the deployment has
+    failed or has been removed. By then a later wish may hold: `wanted` is the number that does. `ready` may be less,
+    where replicas were lost or given up; `error` says why.
 
     If anything but `replicas` differs, the answer is `NotBuilt`, which names the fields. To a deployment that is being
     removed: it is brought up anew when it is gone. To one that lacks replicas, as it is: they are tried again.
@@ -87,6 +87,14 @@ class ReplicaReady:
 
     deployment: str
     replica: int
+    engine: Ref[Any]
+
+
+@value
+class Stays:
+    """An engine's answer to `Stay`: it takes requests again, and may be registered."""
+
+    deployment: str
     engine: Ref[Any]
 
 
