@@ -11,7 +11,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
-from rakka_sim.config.gpus import GpuSpec, gpu, suggest
+from rakka_sim.config.catalogue import suggest
+from rakka_sim.config.gpus import GpuSpec, gpu
 from rakka_sim.errors import MigNoPeers, NoMigStart, UnknownName
 from rakka_sim.hardware.mig_tables import CUTS, Cut, Profile
 
