@@ -234,24 +234,39 @@ def test_who_is_wanted_again_while_it_starts_starts_on() -> None:
     serving.scale(2)
     serving.run(1.0)
     answers = [serving.scale(1), serving.scale(2)]
-    serving.run(4.1)
+    serving.run(1.0)
+    assert not any(answer.done for answer in answers)
+    assert set(serving.assigned()) == {("m", 0)}
+    serving.run(3.1)
     assert [answer.result().ready for answer in answers] == [2, 2]
     assert serving.faults.built == {"n0": 1, "n1": 1}
     serving.check_idle()
 
 
-@given(st.lists(st.tuples(st.integers(1, 3), st.sampled_from([0.0, 0.3 * STEP_S, 2.7 * STEP_S])), max_size=12))
-def test_whatever_is_wanted_and_when_no_request_is_lost(wishes: list[tuple[int, float]]) -> None:
-    serving = serving_with(2, engine={"startup_s": STEP_S}, nodes=3)
-    for wanted, pause_s in wishes:
+PAUSES = st.sampled_from([0.3 * STEP_S, 2.7 * STEP_S]) | st.integers(0, 12)  # seconds, or so many messages
+
+
+@settings(max_examples=200)
+@given(st.lists(st.tuples(st.integers(1, 3), PAUSES), min_size=1, max_size=12), st.none() | st.integers(0, 1 << 20))
+def test_whatever_is_wanted_and_when_no_request_is_lost(
+    wishes: list[tuple[int, float | int]], shuffle: int | None
+) -> None:
+    serving = serving_with(2, engine={"startup_s": STEP_S}, nodes=3, shuffle_ties=shuffle)
+    answers = []
+    for wanted, pause in wishes:
         serving.submit(output=6)
-        serving.scale(wanted)
-        serving.run(pause_s)
         serving.submit(output=2)
+        answers.append(serving.scale(wanted))
+        if isinstance(pause, float):
+            serving.run(pause)
+        for _ in range(pause if isinstance(pause, int) else 0):
+            if serving.system.env.peek() == serving.system.now:
+                serving.system.env.step()
     serving.finish()
     serving.run(1.0)
     assert serving.outcomes() == ["stop"] * (2 * len(wishes))
-    assert len(on(serving)) == (wishes[-1][0] if wishes else 2)
+    assert all(answer.done for answer in answers)
+    assert len(on(serving)) == serving.status().ready == wishes[-1][0]
     serving.check_idle()
 
 
