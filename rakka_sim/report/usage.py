@@ -76,12 +76,13 @@ def _served(log: EventLog) -> tuple[list[int], list[int]]:
     found, inverse = np.unique(keys, axis=0, return_inverse=True)
     seen = np.where(np.isnan(requests["last_token"]), requests["scheduled"], requests["last_token"])
     seen = np.where(np.isnan(seen), requests["ended"], seen)
-    place = np.full(len(seen), -1)
-    for number, (deployment, replica) in enumerate(found.tolist()):
-        if (names[deployment], replica) in stays:  # else no replica took them
-            begins, places = stays[names[deployment], replica]
-            mine = inverse.ravel() == number
-            place[mine] = places[np.maximum(np.searchsorted(begins, seen[mine], side="right") - 1, 0)]
+    own = [stays.get((names[deployment], replica)) for deployment, replica in found.tolist()]
+    # -1: no replica took them.
+    place = np.array([-1 if stay is None else stay[1][0] for stay in own], np.int64)[inverse.ravel()]
+    for number, stay in enumerate(own):
+        if stay is not None and len(stay[0]) > 1:
+            mine = np.flatnonzero(inverse.ravel() == number)
+            place[mine] = stay[1][np.maximum(np.searchsorted(stay[0], seen[mine], side="right") - 1, 0)]
     taken, count = place >= 0, len(log.replicas)
     tokens = np.bincount(place[taken], requests["output_tokens"][taken], count)
     return np.bincount(place[taken], minlength=count).tolist(), tokens.astype(int).tolist()
