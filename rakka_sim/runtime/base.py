@@ -135,6 +135,11 @@ class ActorSystem(ABC):
         if self.failure is None:
             self.failure = error
 
+    def raise_failure(self) -> None:
+        """Raise the error that has ended the system, if one has."""
+        if self.failure is not None:
+            raise self.failure
+
     def run_job(self, cell: Cell, job: Job[Any], then: Callable[[Any], object]) -> JobRun:
         run = JobRun(cell, job, then)
         run.start()

@@ -77,8 +77,7 @@ class SimRuntime(ActorSystem):
 
     def step(self) -> None:
         """One message, one timer, one end of a job, or one event of SimPy."""
-        if self.failure is not None:
-            raise self.failure
+        self.raise_failure()
         if self.mail:
             _, target, msg = self.mail.popleft()
             target.deliver(msg)
@@ -93,8 +92,7 @@ class SimRuntime(ActorSystem):
     def _drive(self, promise: Any, deadline: float, interrupts: Interrupts) -> bool:
         """Step until the promise is kept, for one tick at most; False if the deadline comes first."""
         mail, chores, agenda = self.mail, self.chores, self.agenda
-        if self.failure is not None:
-            raise self.failure
+        self.raise_failure()
         for _ in range(DELIVERIES_PER_TICK):
             if mail:
                 _, target, msg = mail.popleft()
