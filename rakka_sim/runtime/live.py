@@ -20,6 +20,8 @@ from rakka_sim.runtime.dues import JobRun
 from rakka_sim.runtime.refs import ActorRef, Letterbox
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from rakka_sim.core.supervision import Supervision
     from rakka_sim.runtime.api import Actor, Job
     from rakka_sim.runtime.cell import Cell
@@ -40,7 +42,9 @@ class LiveRuntime(ActorSystem):
     says and execute on the actor thread.
     """
 
-    def __init__(self, seed: int = 0, *, executor: Executor | None = None, trace: Trace | None = None) -> None:
+    def __init__(
+        self, seed: int | np.integer[Any] = 0, *, executor: Executor | None = None, trace: Trace | None = None
+    ) -> None:
         super().__init__(seed, trace, Agenda([], itertools.count()))
         self._start = time.monotonic()
         self._inbox: queue.SimpleQueue[Call] = queue.SimpleQueue()

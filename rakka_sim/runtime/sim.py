@@ -18,6 +18,8 @@ from rakka_sim.runtime.refs import ActorRef
 from rakka_sim.runtime.shuffle import ShuffledMail
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from rakka_sim.runtime.replay import Trace
 
 DELIVERIES_PER_TICK = 2_000
@@ -55,7 +57,9 @@ class SimRuntime(ActorSystem):
 
     now = 0.0  # the environment's, kept here as well: every handler reads it, and a property costs more than it holds
 
-    def __init__(self, seed: int = 0, *, shuffle_ties: int | None = None, trace: Trace | None = None) -> None:
+    def __init__(
+        self, seed: int | np.integer[Any] = 0, *, shuffle_ties: int | None = None, trace: Trace | None = None
+    ) -> None:
         self.env = ActorEnvironment()
         self.env.system = self
         super().__init__(seed, trace, self.env.agenda)
