@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -54,7 +55,7 @@ def test_every_case_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys
         return 1.0 / len(calls)
 
     with compiled(90, tmp_path):
-        figures = benchmark.measure(benchmark.Bench("cpu", clock, gpu("H100"), 3e12), quick=False)
+        figures = dict(benchmark.measure(benchmark.Bench("cpu", clock, gpu("H100"), 3e12), quick=False))
     assert json.loads(json.dumps(figures, allow_nan=False)) == figures
     (found,) = figures["decode"]
     assert found["gb_per_s"] == pytest.approx(decode.kv_bytes / 1e9)
@@ -63,3 +64,24 @@ def test_every_case_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys
     assert (best["tiling"]["head_first"], best["tiling"]["segments"]) == (True, 1)
     shown = capsys.readouterr().out
     assert all(word in shown for word in ("rms_norm", "silu_mul", "rope_store", "sample, top_p", "best"))
+
+
+def test_a_search_without_time_stays_with_the_default(monkeypatch: pytest.MonkeyPatch) -> None:
+    bench = benchmark.Bench("cpu", lambda call, copies: 1.0, gpu("H100"), 3e12, until=0.0)
+    monkeypatch.setattr(benchmark.Bench, "attend", lambda self, rows, cut=None: (1.0, cut or Cut()))
+    found = bench.search(benchmark.Rows(2, 1, 31), benchmark.DECODE_AXES, rounds=2)
+    assert found["out_of_time"]
+    assert (found["tiling"]["page"], found["best_us"]) == (16, found["default_us"])
+
+
+@dataclass(frozen=True)
+class Cut:
+    tile: int = 64
+
+
+def test_tables_of_another_device_are_not_kept(tmp_path: Path) -> None:
+    file = tmp_path / "figures.json"
+    assert benchmark.kept(file, "NVIDIA H200") == {}
+    file.write_text(json.dumps({"cases": {"device": {"name": "NVIDIA H200"}, "decode": [1]}}), "utf-8")
+    assert benchmark.kept(file, "NVIDIA H200")["decode"] == [1]
+    assert benchmark.kept(file, "NVIDIA H100 80GB HBM3") == {}

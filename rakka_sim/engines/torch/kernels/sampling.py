@@ -48,7 +48,11 @@ def _flip(word):
 def _above(logits, vocabulary, one, two, three, largest, temperature, SHIFT: tl.constexpr, COUNT: tl.constexpr,
            BLOCK: tl.constexpr):  # fmt: skip
     """How many logits have a key of at least each floor, or (not COUNT) their sums of exp((logit - largest) / T)."""
-    first, second, third = tl.zeros((BLOCK,), tl.float32), tl.zeros((BLOCK,), tl.float32), tl.zeros((BLOCK,), tl.float32)
+    first, second, third = (
+        tl.zeros((BLOCK,), tl.float32),
+        tl.zeros((BLOCK,), tl.float32),
+        tl.zeros((BLOCK,), tl.float32),
+    )
     for start in range(0, vocabulary, BLOCK):
         ids = start + tl.arange(0, BLOCK)
         there = ids < vocabulary
