@@ -13,7 +13,7 @@ from rakka_sim.engines.torch.architecture import Architecture, architecture_of
 from rakka_sim.engines.torch.group import ALONE, Group
 from rakka_sim.engines.torch.model import Decoder
 from rakka_sim.engines.torch.runner import ModelRunner
-from rakka_sim.errors import InputError, OutOfMemory
+from rakka_sim.errors import InputError, NotBuilt, OutOfMemory
 
 if TYPE_CHECKING:
     from rakka_sim.engines.recipe import Recipe
@@ -35,6 +35,10 @@ def make_runner(recipe: Recipe, group: Group = ALONE) -> ModelRunner:
     if recipe.threads:
         torch.set_num_threads(recipe.threads)
     architecture, device = architecture_of(recipe), device_of(recipe, group)
+    if device != "cpu" and recipe.dtype == "float64":
+        raise NotBuilt(
+            "the engine on CUDA in float64", "its kernels add up in float32; choose another dtype, or the CPU"
+        )
     _must_fit(recipe, architecture, device, group)
     where = {"dtype": recipe.dtype, "device": device}
     if device != "cpu":
