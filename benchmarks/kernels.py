@@ -1,4 +1,5 @@
-"""The CUDA kernels against what the device can do: attention by batch, context and tiling, then all the others.
+"""The CUDA kernels against what the device can do: attention by batch, context and tiling, then all the others, and the
+matrix products of cuBLAS between them.
 
 Decode attention is measured in bytes of keys and values a second, prefill in FLOP/s; both as a share of the datasheet
 and, for bytes, of what a plain read of memory reaches in the same run. Needs a CUDA device; without one it says so.
@@ -31,6 +32,12 @@ SEED = 0
 COLD_BYTES = 256 << 20  # several times the L2 cache of any GPU in the catalogue
 MOST_COPIES = 32
 HIDDEN, WIDTH, VOCABULARY = 4096, 14336, 128_256  # Llama-3.1-8B
+# Outputs and inputs of the matrices of Llama-3.1-8B: fused as the engine has them.
+MATRICES = {
+    "qkv": (6144, HIDDEN), "out": (HIDDEN, HIDDEN), "gate_up": (2 * WIDTH, HIDDEN), "down": (HIDDEN, WIDTH),
+    "head": (VOCABULARY, HIDDEN),
+}  # fmt: skip
+MATRIX_TOKENS = (1, 8, 64, 256, 2048)
 DRAWS = {"greedy": (0, 0, 1), "drawn": (1, 0, 1), "top_k": (1, 50, 1), "top_p": (1, 0, 0.9)}
 # PyTorch's names of the catalogue's devices; a variant with another datasheet (PCIe, NVL, a MIG slice) is none of them.
 DEVICES = {
@@ -43,7 +50,7 @@ DEVICES = {
     "NVIDIA L40S": "L40S",
     "NVIDIA GeForce RTX 4090": "RTX 4090",
 }
-TABLES = ("decode", "prefill", "others", "decode_search", "prefill_search")
+TABLES = ("linear", "decode", "prefill", "others", "decode_search", "prefill_search")
 Call = Callable[[int], object]
 Clock = Callable[[Call, int], float]
 
@@ -215,9 +222,28 @@ def others(device: str) -> Iterator[tuple[str, int, Call]]:
             yield f"sample, {kind}, {rows}", 2 * logits.numel(), lambda _, sample=sample: sample()
 
 
+def linears(bench: Bench) -> Iterator[dict[str, Any]]:
+    """Matrix products by number of tokens: of few, as bytes of the matrix a second; of many, as FLOP/s."""
+    bf16 = {"dtype": torch.bfloat16, "device": bench.device}
+    for name, (outputs, inputs) in MATRICES.items():
+        size = 2 * outputs * inputs
+        matrices = [torch.randn(outputs, inputs, **bf16) for _ in range(min(MOST_COPIES, -(-COLD_BYTES // size)))]
+        for tokens in MATRIX_TOKENS:
+            x = torch.randn(tokens, inputs, **bf16)
+
+            def call(copy: int, x: Tensor = x, matrices: list[Tensor] = matrices) -> Tensor:
+                return torch.nn.functional.linear(x, matrices[copy])
+
+            of = {"flops": tokens * size} if tokens > 256 else {"size": size}
+            yield bench.row(f"{name}, {tokens}", bench.clock(call, len(matrices)), **of)
+
+
 def measure(bench: Bench, quick: bool, only: Collection[str] = TABLES) -> Iterator[tuple[str, Any]]:
     """Table by table, printed and as figures."""
     decode, searched, prefill = (DECODE[::4], SEARCHED[-1:], PREFILL[:1]) if quick else (DECODE, SEARCHED, PREFILL)
+    if "linear" in only:
+        print("matrix products of cuBLAS")
+        yield "linear", list(linears(bench))
     if "decode" in only:
         print("decode attention, default tiling: bytes of keys and values")
         yield "decode", [bench.row(name_of(rows), bench.attend(rows)[0], size=rows.kv_bytes) for rows in decode]

@@ -31,7 +31,7 @@ import time
 import traceback
 from collections.abc import Callable, Collection, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -375,12 +375,16 @@ def apart(runner: ProcessRunner) -> Iterator[None]:
     mine = [int(thread) for thread in os.listdir("/proc/self/task")] if len(cores) > 1 else []
     theirs = [int(thread) for pid in runner.pids for thread in os.listdir(f"/proc/{pid}/task")] if mine else []
     for core, threads in zip(cores, (mine, theirs), strict=False):
-        for thread in threads:
-            os.sched_setaffinity(thread, {core})
+        _pin(threads, [core])
     try:
         yield
     finally:
-        for thread in mine:
+        _pin(mine, cores)
+
+
+def _pin(threads: list[int], cores: list[int]) -> None:
+    for thread in threads:
+        with suppress(OSError):  # it may be gone by now
             os.sched_setaffinity(thread, cores)
 
 

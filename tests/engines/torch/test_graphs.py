@@ -287,15 +287,3 @@ def test_a_step_is_recorded_once_and_only_replayed_then() -> None:
     assert recorded == 4  # each once to warm up, once to record
     graphs.replay()
     assert model.steps == recorded
-
-
-@pytest.mark.gpu
-def test_graphs_share_the_memory_of_the_largest() -> None:
-    model = OneLayer("cuda")
-    graphs = graphs_of(model, max_rows=256)
-    graphs.prepare()
-    torch.cuda.synchronize()
-    held = torch.cuda.memory_reserved()
-    for size in graphs.sizes:
-        graphs.prepare(size)
-    assert torch.cuda.memory_reserved() <= held + (4 << 20)

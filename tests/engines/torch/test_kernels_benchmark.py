@@ -40,6 +40,7 @@ def test_bytes_and_flops_by_hand() -> None:
 def test_every_case_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     for name, value in (("HIDDEN", 64), ("WIDTH", 64), ("VOCABULARY", 500), ("COLD_BYTES", 1)):
         monkeypatch.setattr(benchmark, name, value)
+    monkeypatch.setattr(benchmark, "MATRICES", {"qkv": (96, 64)})
     monkeypatch.setattr(benchmark, "DRAWS", {"top_p": (1, 0, 0.9)})
     decode = benchmark.Rows(2, 1, 31)
     monkeypatch.setattr(benchmark, "DECODE", [decode])
@@ -58,8 +59,11 @@ def test_every_case_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys
         figures = dict(benchmark.measure(benchmark.Bench("cpu", clock, gpu("H100"), 3e12), quick=False))
     assert json.loads(json.dumps(figures, allow_nan=False)) == figures
     (found,) = figures["decode"]
-    assert found["gb_per_s"] == pytest.approx(decode.kv_bytes / 1e9)
-    assert found["of_datasheet"] == pytest.approx(decode.kv_bytes / 3350e9)
+    assert found["gb_per_s"] == pytest.approx(decode.kv_bytes / found["us"] / 1e3)
+    assert found["of_datasheet"] == pytest.approx(decode.kv_bytes / found["us"] * 1e6 / 3350e9)
+    few, many = figures["linear"][0], figures["linear"][-1]
+    assert few["gb_per_s"] == pytest.approx(2 * 96 * 64 / (few["us"] * 1e3))
+    assert many["tflop_per_s"] == pytest.approx(2 * 96 * 64 * 2048 / (many["us"] * 1e6))
     (best,) = figures["decode_search"].values()
     assert (best["tiling"]["head_first"], best["tiling"]["segments"]) == (True, 1)
     shown = capsys.readouterr().out
