@@ -36,7 +36,7 @@ DRAWN = Sampling(temperature=1.0)
 class Live:
     """A deployment of the tiny model, its processes in reach, and a fault for the moment when enough has been heard."""
 
-    def __init__(self, dtype: str = "float64", **deployment: Any) -> None:
+    def __init__(self, dtype: str = "float64", of_node: int = 2, **deployment: Any) -> None:
         self.dtype = dtype
         settings = {
             "num_gpu_blocks": 64,
@@ -50,7 +50,7 @@ class Live:
             **deployment.pop("runtime_config", {}),
         }
         given = {"name": "m", "model": "Tiny", "runtime_config": settings, **deployment}
-        nodes = [{"name": "n", "gpu": "L40S", "gpus": 2}]
+        nodes = [{"name": "n", "gpu": "L40S", "gpus": of_node}]
         self.scenario, _ = load_scenario({"cluster": {"nodes": nodes}, "deployment": [given]})
         self.runners: list[ProcessRunner] = []
         self.log = EventLog()

@@ -18,7 +18,7 @@ REQUESTS = [(20, 40), (33, 40), (7, 40), (50, 40)]
 
 
 def live(**config: object) -> Live:
-    return Live("float32", runtime_config={"device": DEVICE, **config})
+    return Live("float32", 1, runtime_config={"device": DEVICE, **config})
 
 
 def undisturbed() -> dict[int, list[int]]:

@@ -48,20 +48,17 @@ def _flip(word):
 def _above(logits, vocabulary, one, two, three, largest, temperature, SHIFT: tl.constexpr, COUNT: tl.constexpr,
            BLOCK: tl.constexpr):  # fmt: skip
     """How many logits have a key of at least each floor, or (not COUNT) their sums of exp((logit - largest) / T)."""
-    first, second, third = (
-        tl.zeros((BLOCK,), tl.float32),
-        tl.zeros((BLOCK,), tl.float32),
-        tl.zeros((BLOCK,), tl.float32),
-    )
+    nothing = tl.zeros((BLOCK,), tl.float32)
+    first, second, third = nothing, nothing, nothing
     for start in range(0, vocabulary, BLOCK):
         ids = start + tl.arange(0, BLOCK)
         there = ids < vocabulary
         x = tl.load(logits + ids, mask=there, other=float("-inf")).to(tl.float32)
         key = _flip(x.to(tl.int32, bitcast=True)) >> SHIFT
         weight = 1.0 if COUNT else tl.exp((x - largest) / temperature)
-        first += tl.where(there & (key >= one), weight, 0.0)
-        second += tl.where(there & (key >= two), weight, 0.0)
-        third += tl.where(there & (key >= three), weight, 0.0)
+        first += tl.where(there & (key >= one.to(tl.int32)), weight, 0.0)
+        second += tl.where(there & (key >= two.to(tl.int32)), weight, 0.0)
+        third += tl.where(there & (key >= three.to(tl.int32)), weight, 0.0)
     return tl.sum(first, 0), tl.sum(second, 0), tl.sum(third, 0)
 
 
