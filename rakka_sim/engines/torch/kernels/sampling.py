@@ -111,10 +111,8 @@ def _cuts(logits, temperatures, top_ks, top_ps, cuts, vocabulary, stride, SHIFT:
             all_of_it, _, _ = _above(logits, vocabulary, low, low, low, largest, temperature, SHIFT, False, BLOCK)
             enough = p * all_of_it
             low = _largest_floor(logits, vocabulary, low, high, enough, largest, temperature, SHIFT, False, BLOCK)
-        # Of a key without its end: the end that makes it the lowest of its kind, zeros once it is turned back.
-        word = low.to(tl.int32) << SHIFT
-        word = tl.where(word < 0, word | ((1 << SHIFT) - 1), word)
-        cut = _flip(word).to(tl.float32, bitcast=True)
+        # A negative one comes back a little lower than it was, but not as low as the next that there can be.
+        cut = _flip(low.to(tl.int32) << SHIFT).to(tl.float32, bitcast=True)
     tl.store(cuts + row, cut)
 
 
