@@ -25,7 +25,9 @@ from rakka_sim.engines.torch.reference import BROKEN
 from rakka_sim.errors import InvariantBroken
 from rakka_sim.values import GREEDY_TO_THE_END, FedSequence, Sampling, StepFeed, StepPlan, StepRow
 
-NOBODY, NOBODYS_TOKENS = -1, 128  # a request that there is not, to build kernels with, and the most that it has
+NOBODY = -1  # a request that there is not, to build kernels with
+WARM_TOKENS = (2, 128)  # of a prompt: few and many have tilings of their own
+WARM_ROWS = tuple(1 << n for n in range(9))  # that decode: how finely contexts are split goes by powers of two
 
 
 @dataclass(slots=True)
@@ -102,13 +104,14 @@ class ModelRunner:
 
         Else the first step would do all that, for longer than a watchdog may wait.
         """
-        most = min(NOBODYS_TOKENS, self._decoder.max_positions)
+        most = min(max(WARM_TOKENS), self._decoder.max_positions)
         fed = FedSequence(NOBODY, (0,) * most, GREEDY_TO_THE_END, 0, most)
         pages = (-FIRST_PAGE,) * -(-most // self._block_size)
         self._sequences.learn(StepFeed((fed,), {NOBODY: (0, pages)}, ()))
+        decoding = [[StepRow(NOBODY, 1, 0, True)] * rows for rows in WARM_ROWS]
+        prompts = [[StepRow(NOBODY, min(tokens, most), 0, True)] for tokens in WARM_TOKENS]
         with torch.inference_mode():
-            for tokens in sorted({1, min(2, most), most}):  # one token, few and many have tilings of their own
-                rows = [StepRow(NOBODY, tokens, 0, True)]
+            for rows in (*decoding, *prompts):
                 batch = self._sequences.pack(rows, 1)
                 batch.slots.fill_(-1)
                 self._draw(self._decoder(batch, self._pool), self._sequences.draws(rows)).cpu()

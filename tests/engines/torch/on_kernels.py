@@ -32,7 +32,8 @@ def kernels_everywhere() -> Iterator[pytest.MonkeyPatch]:
 def interpreted_tokens(name: str, prompts: list[int], count: int, graph_rows: int) -> dict[int, list[int]]:
     """What requests with prompts of these lengths draw, warmed up, in chunks and in company."""
     with kernels_everywhere() as patch:
-        patch.setattr(runner, "NOBODYS_TOKENS", 2)  # each token is a program, and interpreted
+        patch.setattr(runner, "WARM_TOKENS", (2,))  # each token is a program, and interpreted
+        patch.setattr(runner, "WARM_ROWS", (1,))
         engine = Engine(ours(name), BatchingLimits(3, 7, 64), blocks=12, graph_rows=graph_rows)
         engine.runner.warm_up()
         assert not engine.runner._pool.memory.any()

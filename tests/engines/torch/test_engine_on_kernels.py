@@ -48,24 +48,27 @@ def served(runner: ModelRunner, sampling: Sampling) -> None:
         ([(1, 99)] * 5 + [(70, 20)], 1),
         ([(1, 99)] * 8, 2),
         ([(1, 60)] * 7, 3),
+        ([(1, 60)] * 3, 1),
+        ([(1, 60)] * 2, 1),
+        ([(1, 60)], 1),
     ):
         runner.run(plan_of(rows, steps), feed, steps)
 
 
 @pytest.mark.parametrize("model", ["Llama-3.1-8B", "Qwen3-0.6B"])
 def test_a_warm_engine_has_built_what_serving_needs(model: str, tmp_path: Path) -> None:
-    """A build takes seconds, in the middle of a step. Left for later: only how finely contexts are split."""
+    """A build takes seconds, in the middle of a step."""
     runner = ModelRunner(one_layer_of(model), 64, 16, graph_rows=8)
     penalised = replace(GREEDY_TO_THE_END, presence_penalty=1.0)
     with only_built(), compiled(90, tmp_path) as built:
         runner.warm_up()
-        runner.run(plan_of([(1, 0)] * 8), feed_of_one_each(8), 1)  # as the largest graph is recorded
+        runner.run(plan_of([(1, 0)] * 8), feed_of_one_each(8), 1)  # the largest graph, which is only recorded on CUDA
         warm = hashes(built)
         served(runner, GREEDY_TO_THE_END)
         served(runner, penalised)
         later = {name for name, made in hashes(built).items() if made - warm[name]}
         assert {"_attention", "_rope_store", "_rms_norm", "_silu_mul", "_cuts", "_best_of_chunk"} <= set(warm)
-        assert later <= {"_attention", "_join"}
+        assert later == set()
         attention = next(kernel for kernel in built if kernel.metadata.name == "_attention")
     # A pool of more than 2^31 elements: what a page id is multiplied with is 64 bits wide.
     products = [
