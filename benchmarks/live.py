@@ -290,7 +290,8 @@ def serve(machine: Machine, recipe: Recipe, count: int, most: int) -> Iterator[d
     import random
 
     draw = random.Random(0)
-    prompts = [draw.randint(min(100, most), most) for _ in range(count)]
+    # There the ids of a prompt come from the same stream as its length: so many numbers lie between two lengths.
+    prompts = [len([draw.randint(0, 10_000) for _ in range(draw.randint(min(100, most), most))]) for _ in range(count)]
     lengths = [(prompt, draw.randint(min(100, most), most)) for prompt in prompts]
     recipe = replace(recipe, blocks=blocks_of(lengths))
     with serving(recipe) as served:
