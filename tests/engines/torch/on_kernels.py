@@ -31,9 +31,12 @@ def kernels_everywhere() -> Iterator[pytest.MonkeyPatch]:
 
 def interpreted_tokens(name: str, prompts: list[int], count: int, graph_rows: int) -> dict[int, list[int]]:
     """What requests with prompts of these lengths draw, warmed up, in chunks and in company."""
+    from rakka_sim.engines.torch.kernels import attention
+
     with kernels_everywhere() as patch:
         patch.setattr(runner, "WARM_TOKENS", (2,))  # each token is a program, and interpreted
         patch.setattr(runner, "WARM_ROWS", (1,))
+        patch.setattr(attention, "_multiprocessors", lambda device: 4)  # contexts in few segments, but in some
         engine = Engine(ours(name), BatchingLimits(3, 7, 64), blocks=12, graph_rows=graph_rows)
         engine.runner.warm_up()
         assert not engine.runner._pool.memory.any()

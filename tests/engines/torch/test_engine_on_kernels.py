@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ import pytest
 pytest.importorskip("triton", reason="Triton is not installed: it is for Linux alone")
 
 from engines.torch.ahead import compiled
-from engines.torch.interpreter import interpreter
+from engines.torch.interpreter import Interpreter, interpreter
 from engines.torch.models import their_greedy
 from engines.torch.on_kernels import interpreted_tokens, one_layer_of, only_built
 from engines.torch.test_model import a_prompt
@@ -20,13 +21,18 @@ from rakka_sim.engines.torch.runner import ModelRunner
 from rakka_sim.values import GREEDY_TO_THE_END, FedSequence, Sampling, StepFeed, StepPlan, StepRow
 
 
+@pytest.fixture(scope="module")
+def kernels() -> Iterator[Interpreter]:
+    with interpreter() as made:
+        yield made
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(("name", "graph_rows"), [("llama", 2), ("qwen3", 0)])
-def test_tokens_from_kernels_are_those_of_transformers(name: str, graph_rows: int) -> None:
+def test_tokens_from_kernels_are_those_of_transformers(kernels: Interpreter, name: str, graph_rows: int) -> None:
     """Every index, type and stride between two launches is the engine's own."""
     prompts = [6, 3]
-    with interpreter() as kernels:
-        found = kernels.apply(interpreted_tokens, name, prompts, 4, graph_rows)
+    found = kernels.apply(interpreted_tokens, name, prompts, 4, graph_rows)
     assert found == {n: their_greedy(name, a_prompt(length, seed=n), 4) for n, length in enumerate(prompts)}
 
 
@@ -55,6 +61,7 @@ def served(runner: ModelRunner, sampling: Sampling) -> None:
         runner.run(plan_of(rows, steps), feed, steps)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("model", ["Llama-3.1-8B", "Qwen3-0.6B"])
 def test_a_warm_engine_has_built_what_serving_needs(model: str, tmp_path: Path) -> None:
     """A build takes seconds, in the middle of a step."""
