@@ -8,13 +8,19 @@ TORCH_VERSION ?= 2.13.0
 # --no-compile halves the time: Python compiles what is really imported, when it is.
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --no-compile --disable-pip-version-check
 PYTEST_ARGS ?=
+COMPILED := out/compiled
+SOURCES := $(wildcard rakka_sim/*.py rakka_sim/*/*.py rakka_sim/*/*/*.py rakka_sim/*/*/*/*.py)
+# All but the million requests, which take minutes either way.
+PLAIN_CASES := azure_conv_4 azure_conv_8 poisson_8 poisson_64 mooncake_prefix
+TESTS_OF_COMPILED := tests/core tests/runtime tests/actors tests/scenarios tests/timing tests/report \
+	tests/engines/test_modelled.py tests/test_bad_input.py
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help demo test check format notebooks bench floors clean
+.PHONY: help demo test check format notebooks bench compiled test-compiled floors clean
 
 help: ## list these targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 demo: $(VENV)/core ## simulate the quickstart scenario and draw its report into out/demo
 	$(BIN)/rakka-sim run scenarios/quickstart.toml --out out/demo
@@ -37,13 +43,25 @@ notebooks: $(VENV)/dev ## bring each notebook in step with its script, and execu
 	$(BIN)/jupytext --sync notebooks/*.py
 	$(BIN)/jupyter execute --inplace notebooks/*.ipynb
 
-bench: $(VENV)/dev ## measure accuracy and speed, write benchmarks/results and the pages of docs/ made from it
+bench: $(COMPILED)/built ## measure accuracy and speed, write benchmarks/results and the pages of docs/ made from it
 	mkdir -p benchmarks/results
 	$(BIN)/python benchmarks/accuracy.py --json benchmarks/results/accuracy.json
-	$(BIN)/python benchmarks/simulate.py --json benchmarks/results/simulate.json
+	PYTHONPATH=$(COMPILED) $(BIN)/python benchmarks/simulate.py --json benchmarks/results/simulate.json
+	$(BIN)/python benchmarks/simulate.py $(PLAIN_CASES) --json benchmarks/results/simulate_plain.json
 	$(BIN)/python benchmarks/where_time_goes.py --json benchmarks/results/where_time_goes.json
 	$(BIN)/python benchmarks/accuracy_doc.py
 	$(BIN)/python benchmarks/write_performance.py
+
+compiled: $(COMPILED)/built ## the package with its hot modules as C extensions, in out/compiled
+
+test-compiled: $(COMPILED)/built ## the tests of what is compiled, on the compiled modules
+	PYTHONPATH=$(COMPILED):. $(BIN)/pytest $(TESTS_OF_COMPILED) $(PYTEST_ARGS)
+
+# What pip leaves in build/ of another state of the sources would end up in the package.
+$(COMPILED)/built: setup.py pyproject.toml $(SOURCES) | $(VENV)/dev
+	rm -rf $(COMPILED) build
+	RAKKA_SIM_COMPILE=1 $(PIP_INSTALL) --no-build-isolation --no-deps --target $(COMPILED) .
+	touch $@
 
 floors: ## the tests once more, with the oldest core dependencies that pyproject.toml admits
 	mkdir -p out
@@ -53,7 +71,7 @@ floors: ## the tests once more, with the oldest core dependencies that pyproject
 	.venv-floors/bin/python -m pytest $(PYTEST_ARGS)
 
 clean: ## remove what the other targets made
-	rm -rf $(VENV) .venv-floors out/demo out/floors.txt build rakka_sim.egg-info .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) .venv-floors out/demo out/floors.txt $(COMPILED) build rakka_sim.egg-info .pytest_cache .mypy_cache .ruff_cache
 	find rakka_sim tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(BIN)/python:

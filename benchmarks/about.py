@@ -7,6 +7,7 @@ import os
 import platform
 import subprocess
 from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +42,12 @@ def _version(name: str) -> str:
         return "not installed"
 
 
+def compiled() -> bool:
+    """Whether the hot modules are C extensions (setup.py), where the package is imported from."""
+    found = find_spec("rakka_sim.core.kv")
+    return found is not None and not str(found.origin).endswith(".py")
+
+
 def commit() -> str | None:
     """The checkout's commit, with a mark if it has changed since; None without one."""
     try:
@@ -52,7 +59,14 @@ def commit() -> str | None:
 
 def write(file: Path, benchmark: str, cases: dict[str, Any] | None, seed: int, **more: Any) -> None:
     """The figures as JSON, with all that is needed to ask for them again; `more` stands beside the cases."""
-    about = {"benchmark": benchmark, "machine": machine(), "versions": versions(), "commit": commit(), "seed": seed}
+    about = {
+        "benchmark": benchmark,
+        "machine": machine(),
+        "versions": versions(),
+        "compiled": compiled(),
+        "commit": commit(),
+        "seed": seed,
+    }
     figures = more if cases is None else {"cases": cases, **more}
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_text(json.dumps({**about, **figures}, indent=2, allow_nan=False) + "\n", encoding="utf-8")

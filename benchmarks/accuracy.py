@@ -8,11 +8,12 @@ begin alike is in `data/sharegpt_300_turns.csv`. Nothing is fitted to the runs b
 request, the same two for both GPUs:
 
 * per step: the value of a line search over both runs with the least mean error. An engine that schedules one step ahead
-  hides it where a step is one CUDA graph: it counts for steps with a prompt in them;
+  hides it where a step is launched as CUDA graphs: it counts for steps of more tokens than the largest graph;
 * per request: the usual distance from arrival to being queued in an idle engine, beyond the least one.
 
-What each part of the replay brings is measured as well (`parts`), and the line search is done again (`fit`); not with
-`--quick`.
+What each part of the replay brings is measured as well (`parts`), the line search is done again (`fit`), and other
+places for the host's time are tried (`host_time`), each fitted to one run and held against the other; single steps of
+the runs are held against their kernels (`steps`). Not with `--quick`.
 
 Second part: end-to-end points measured on data-centre GPUs, which come with aiconfigurator-core, against `silicon` with
 the default overheads: those engines are other versions, which schedule after a step and not ahead of it.
@@ -27,8 +28,10 @@ from pathlib import Path
 from typing import Any
 
 import about
+import host_time
 import numpy as np
 import recorded_runs as recorded
+import recorded_steps
 import silicon_points
 
 import rakka_sim
@@ -50,7 +53,7 @@ PARTS: tuple[tuple[str, dict[str, Any]], ...] = (
     ("lengths alone, each step scheduled after the one before it", {"alike": False, "ahead": False, "host_us": 0.0}),
     ("and prompts that begin alike", {"ahead": False, "host_us": 0.0}),
     ("and scheduling one step ahead", {"host_us": 0.0}),
-    ("and an overhead per step with a prompt", {}),
+    ("and an overhead per step beyond the largest CUDA graph", {}),
 )
 # Its own count of prompt tokens found in the cache on the RTX PRO 6000, from its published log of that run.
 PREFIX_HITS = {"hits": 19_520, "prompts": 257_239}
@@ -162,7 +165,36 @@ def replays(data: Path, quick: bool) -> dict[str, Any]:
         print(
             ", ".join(f"{key} {of:.2f} %" if key in (*real, "mean", "largest") else f"{of}" for key, of in row.items())
         )
-    return {"runs": runs, "facts": facts, "parts": found_parts, "fit": found_fit}
+    tried = {} if quick or not real else host(real, measured, facts)
+    return {"runs": runs, "facts": facts, "parts": found_parts, "fit": found_fit, **tried}
+
+
+def host(
+    real: dict[str, recorded.Recorded], measured: dict[str, dict[str, Any]], facts: dict[str, Any]
+) -> dict[str, Any]:
+    """Every form of the host's time, what the runs' own stamps say of it, and single steps beside their kernels."""
+
+    def replayed(gpu: str) -> list[float]:
+        return errors(compare(real[gpu], gpu, measured[gpu], 0.0)[0])
+
+    forms = [host_time.searched(form, tuple(real), replayed) for form in host_time.FORMS]
+    for row in forms:
+        each = "; ".join(f"{run} {of['host_us']:.0f} us {of['mean_pct']:.2f} %" for run, of in row["best"].items())
+        print(f"{row['form']}: {each}; of one on the other {row['left_out_pct']}")
+    limits, steps = {}, {}
+    for gpu, run in real.items():
+        model = host_time.kernels(run, gpu, measured[gpu])
+        limits[gpu] = host_time.limits(run, model, facts[gpu]["preemptions_sim"] > 0)
+        blocks = recorded.block_ids(run, recorded.turns())
+        alone = recorded_steps.lone_steps(run, model, facts[gpu]["kv_blocks"], blocks)
+        steps[gpu] = recorded_steps.bands(alone)
+        print(f"{gpu}: {limits[gpu]}; {len(alone)} steps")
+        for band in steps[gpu]:
+            print(
+                f"  up to {band['tokens_up_to']:5d} tokens: {band['steps']:3d} steps of {band['kernels_ms']:6.1f} ms, "
+                f"{band['longer_ms']:+.1f} ms"
+            )
+    return {"host_time": {"in_use": host_time.IN_USE, "forms": forms, "limits": limits}, "steps": steps}
 
 
 def mean_errors(

@@ -59,13 +59,77 @@ def replays(found: dict[str, Any]) -> list[str]:
 def searched(found: dict[str, Any]) -> list[str]:
     """What each part of the replay brings, and the line search."""
     parts = []
-    for title, key in (("What each part brings", "part"), ("Host overhead per step with a prompt (us)", "host_us")):
+    titles = {"part": "What each part brings", "host_us": "Host overhead per step beyond the largest CUDA graph (us)"}
+    for key, title in titles.items():
         rows = found["parts" if key == "part" else "fit"]
         if rows:
             columns = [name for name in rows[0] if name != key]
             cells = [[f"{row[key]}", *(f"{row[name]:.2f} %" for name in columns)] for row in rows]
             parts.append(table([title, *columns], cells))
     return parts
+
+
+def tightest(tried: dict[str, Any], bound: str) -> dict[str, Any]:
+    """The tightest limit of that kind that the stamps of a run give."""
+    found: list[dict[str, Any]] = [of[bound] for of in tried["limits"].values() if of[bound] is not None]
+    return min(found, key=lambda of: float(of["ms"]))
+
+
+def host_time(found: dict[str, Any]) -> list[str]:
+    """Other places for the host's time, and single steps beside their kernels."""
+    if "host_time" not in found:
+        return []
+    tried = found["host_time"]
+    means = {form["form"]: form["best"]["all"]["mean_pct"] for form in tried["forms"]}
+    step, first, preparing = (tightest(tried, bound) for bound in ("step", "first token", "preparing"))
+    said = STAMPS.format(
+        tried=len(means),
+        nearer=sum(mean < means[tried["in_use"]] for mean in means.values()),
+        steps=step["steps"],
+        step=step["ms"],
+        first=first["ms"],
+        preparing=preparing["ms"],
+    )
+    head = ["One time of the host", *(f"best for the {run} alone: there; on the other" for run in tried["limits"])]
+    forms = table([*head, "best for both (as good)", "largest", "stamps allow"], tried_forms(tried))
+    return ["### Where the host's time may go", HOST, forms, said, banded(found["steps"]), STEPS]
+
+
+def tried_forms(tried: dict[str, Any]) -> list[list[str]]:
+    """A row for each form."""
+    rows = []
+    for form in tried["forms"]:
+        best, both, (low, high) = form["best"], form["best"]["all"], form["as_good_us"]
+        alone = [
+            f"{best[run]['host_us']:,.0f} us: {best[run]['mean_pct']:.2f} %; "
+            + ", ".join(f"{error:.2f} %" for error in form["left_out_pct"][run].values())
+            for run in tried["limits"]
+        ]
+        rows.append(
+            [
+                form["form"] + (" (in use)" if form["form"] == tried["in_use"] else ""),
+                *alone,
+                f"{both['host_us']:,.0f} us ({low:,.0f} to {high:,.0f}): {both['mean_pct']:.2f} %",
+                f"{both['largest_pct']:.2f} %",
+                f"{tightest(tried, form['bound'])['ms'] * 1e3:,.0f} us" if form["bound"] else "any",
+            ]
+        )
+    return rows
+
+
+def banded(steps: dict[str, Any]) -> str:
+    """Single steps beside their kernels."""
+    by_band = {run: {row["tokens_up_to"]: row for row in rows} for run, rows in steps.items()}
+    rows = []
+    for band in sorted(set().union(*by_band.values())):
+        cells = [f"up to {band:,}" if band else "decode rows alone"]
+        for of in by_band.values():
+            row = of.get(band)
+            said = row and [f"{row['kernels_ms']:.1f} ({row['steps']})", f"{row['longer_ms']:+.1f}"]
+            cells += said or ["", ""]
+        rows.append(cells)
+    head = [name for run in steps for name in (f"{run}: kernels, ms (steps)", "longer, ms")]
+    return table(["Tokens of a step with a prompt", *head], rows)
 
 
 def silicon(found: dict[str, Any]) -> list[str]:
@@ -106,19 +170,34 @@ conversations and begin like earlier ones. Which, the records do not say; it was
 workload and logs (`benchmarks/data/sharegpt_300_turns.csv`): {found:,} prompt tokens are found in the cache of the RTX
 PRO 6000 here, {hits:,} of {prompts:,} in the authors' simulator, which has the prompts.
 
-The only numbers fitted to the runs are {host:.0f} us of host overhead per step with a prompt in it (the best of the
-line search below) and {front:.0f} us of front end per request (the usual distance from arrival to an idle engine), the
-same for both GPUs. An engine that schedules one step ahead hides its host where a step is one CUDA graph, so steps of
-decode rows alone have no overhead. Mean absolute error over TTFT, TPOT, E2E x mean, p50, p90, p95, p99 of both runs:
-**{mean}**, largest **{largest}**."""
+The only numbers fitted to the runs are {host:.0f} us of host overhead per step beyond the largest CUDA graph (the best
+of the line search below) and {front:.0f} us of front end per request (the usual distance from arrival to an idle
+engine), the same for both GPUs. An engine that schedules one step ahead hides its host where a step is launched as CUDA
+graphs. vLLM captures them up to twice the seats and at most 512 tokens, and launches the kernels of larger steps one by
+one: which steps have the overhead follows from the engine's settings. Mean absolute error over TTFT, TPOT, E2E x mean,
+p50, p90, p95, p99 of both runs: **{mean}**, largest **{largest}**."""
+HOST = """\
+Other places for one time of the host were tried on the two runs (`benchmarks/host_time.py`). Each was fitted to one run
+alone and held against the other, which knew nothing of it, and fitted to both. The last column is what the stamps of
+the runs leave for it, whatever its form."""
+STAMPS = """\
+{nearer} forms come nearer than the one in use, and all of them lengthen steps that were not longer: {steps} steps in a
+row took {step:.1f} ms each; a first token came {first:.1f} ms after its request was scheduled, and another one
+{preparing:.1f} ms after it but for the kernels of its prompt. Of the forms that the stamps allow none is better, and in
+each of them the RTX 4090 alone asks for no time at all: the constant is that of the RTX PRO 6000. It was one of {tried}
+to choose from, with these runs in view: what it is worth elsewhere is what one run's constant is worth on the other.
+
+Nor is it the host's. Stamps set single steps apart (`benchmarks/recorded_steps.py`): how much longer they took than
+their kernels, the median over bands as wide as a GEMM's tile."""
+STEPS = """\
+Decode steps of the RTX PRO 6000 take the time of their kernels. Its steps with a prompt take longer, by several times
+as much in some bands as in the next, as if its run had computed its GEMMs otherwise than its profile, where those bands
+stand out as fast for their size; on the RTX 4090 such steps scatter around their kernels. An overhead per step can meet
+the mean of that and not more, and a table of these bands would be fitted to the run."""
 LEFT = """\
-What is left. The overhead is asked for by one of the two: on the RTX PRO 6000, steps with a prompt take longer than
-their kernels together, by about as much at any size and by more at some numbers of tokens (those whose GEMMs stand out
-in the profile as fast for their size); on the RTX 4090 they do not. That it belongs to these steps and not to all was
-seen on the same two runs: decode steps of 128 rows agree with their kernels without any. Decode batches of some dozens
-of rows and very unequal contexts take longer on the RTX PRO 6000 than its profile says, which was measured without CUDA
-graphs. The first request of a run also waited longer for its first token than its kernels take ({late}: lazy
-loading)."""
+Decode batches of some dozens of rows and very unequal contexts take longer on the RTX PRO 6000 than its
+profile says, which was measured without CUDA graphs. The first request of a run also waited longer for its first token
+than its kernels take ({late}: lazy loading)."""
 POINTS = """\
 `silicon` (kernel tables of aiconfigurator-core) against the end-to-end points of the same package: aggregated serving
 on one H100, H200 or B200 in vLLM or SGLang, as a closed loop with fixed lengths and the default overheads, whose users
@@ -155,6 +234,8 @@ def document(results: Path) -> str:
         runs,
         *replays(found),
         *searched(found),
+        *host_time(found),
+        "### What is left",
         left,
         "## Measured points on data-centre GPUs",
         POINTS,

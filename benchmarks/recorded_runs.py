@@ -83,19 +83,26 @@ def turns(file: Path = TURNS) -> dict[int, tuple[int, int]]:
         return {int(row["request"]): (int(row["continues"]), int(row["shared_tokens"])) for row in rows}
 
 
-def write_trace(run: Recorded, shared: dict[int, tuple[int, int]], file: Path) -> None:
-    """The run's requests as a trace whose prompts share those blocks; the others are nobody else's."""
-    hashes: list[list[int]] = []
+def block_ids(run: Recorded, shared: dict[int, tuple[int, int]]) -> list[list[int]]:
+    """The blocks of every prompt: those that it shares with an earlier one, and others that are nobody else's."""
+    found: list[list[int]] = []
     new = 0
+    for number, prompt in enumerate(run.prompt):
+        earlier, tokens = shared.get(number, (0, 0))
+        blocks = found[earlier][: tokens // BLOCK] if tokens else []
+        more = -(-int(prompt) // BLOCK) - len(blocks)
+        found.append([*blocks, *range(new, new + more)])
+        new += more
+    return found
+
+
+def write_trace(run: Recorded, shared: dict[int, tuple[int, int]], file: Path) -> None:
+    """The run's requests as a trace whose prompts share those blocks."""
     with file.open("w", encoding="utf-8") as out:
-        for number, (prompt, output, at) in enumerate(zip(run.prompt, run.output, run.arrival, strict=True)):
-            earlier, tokens = shared.get(number, (0, 0))
-            blocks = hashes[earlier][: tokens // BLOCK] if tokens else []
-            more = -(-int(prompt) // BLOCK) - len(blocks)
-            hashes.append([*blocks, *range(new, new + more)])
-            new += more
+        requests = zip(run.prompt, run.output, run.arrival, block_ids(run, shared), strict=True)
+        for prompt, output, at, blocks in requests:
             row = {"timestamp": at * 1e3, "input_length": int(prompt), "output_length": int(output)}
-            out.write(json.dumps({**row, "hash_ids": hashes[-1]}) + "\n")
+            out.write(json.dumps({**row, "hash_ids": blocks}) + "\n")
 
 
 def scenario(

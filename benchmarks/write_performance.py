@@ -33,6 +33,11 @@ most that the process ever held, the summary included. Replicas are Llama-3.1-8B
 model, prefix caching on, and an event log that keeps every request, step and token.
 """
 
+PLAIN = """\
+The same source runs as it is, or with its hot modules compiled to C extensions (`RAKKA_SIM_COMPILE=1 pip install .`;
+`setup.py` says how and which). Both give the same digests. As it is:
+"""
+
 TRIED = """\
 ## What makes it fast
 
@@ -92,10 +97,22 @@ def table(cases: dict[str, Any]) -> list[str]:
     return rows
 
 
+def plain(found: dict[str, Any], compiled: dict[str, Any]) -> list[str]:
+    """The same cases without compiling anything, and how much that costs."""
+    cases = found["cases"]
+    lines = ["", "## Without compiling", "", PLAIN, *table(cases), "", provenance(found), ""]
+    times = {name: cases[name]["cpu_s"] / case["cpu_s"] for name, case in compiled.items() if name in cases}
+    if times:
+        said = ", ".join(f"{more:.2f} (`{name}`)" for name, more in times.items())
+        lines.append(f"CPU time plain over compiled: {said}.")
+    return lines
+
+
 def provenance(found: dict[str, Any]) -> str:
     machine, versions = found["machine"], found["versions"]
+    modules = "with its hot modules compiled" if found.get("compiled") else "not compiled"
     return (
-        f"Measured at commit `{found['commit']}`, seed {found['seed']}, on {machine['processor']} "
+        f"Measured {modules}, at commit `{found['commit']}`, seed {found['seed']}, on {machine['processor']} "
         f"({machine['cores']} cores, {machine['memory_gib']} GiB), Python {versions['python']}, "
         f"numpy {versions['numpy']}, simpy {versions['simpy']}. "
         "Where CPU time is far below wall time, others used the core."
@@ -162,12 +179,15 @@ def main() -> None:
     parser.add_argument("--results", type=Path, default=about.ROOT / "benchmarks" / "results")
     parser.add_argument("--out", type=Path, default=about.ROOT / "docs" / "performance.md")
     options = parser.parse_args()
-    files = {name: options.results / f"{name}.json" for name in ("simulate", "simulate_before", "where_time_goes")}
+    names = ("simulate", "simulate_plain", "simulate_before", "where_time_goes")
+    files = {name: options.results / f"{name}.json" for name in names}
     found = {name: json.loads(file.read_text(encoding="utf-8")) for name, file in files.items() if file.is_file()}
     if "simulate" not in found:
         parser.error(f"no {files['simulate']}: run benchmarks/simulate.py --json {files['simulate']}")
     cases = found["simulate"]["cases"]
     lines = [INTRODUCTION, *table(cases), "", provenance(found["simulate"]), *growth(cases)]
+    if "simulate_plain" in found:
+        lines += plain(found["simulate_plain"], cases)
     if "simulate_before" in found:
         lines += before(found["simulate_before"], cases)
     if "where_time_goes" in found:

@@ -192,10 +192,13 @@ def fetch(
 
 @app.command()
 def version() -> None:
-    """Print the version."""
+    """Print the version, and whether the hot modules are compiled."""
     from importlib.metadata import version as installed
+    from importlib.util import find_spec
 
-    typer.echo(installed("rakka_sim"))
+    core = find_spec("rakka_sim.core.kv")
+    plain = core is None or str(core.origin).endswith(".py")
+    typer.echo(installed("rakka_sim") + ("" if plain else ", compiled"))
 
 
 def main() -> None:

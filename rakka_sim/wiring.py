@@ -43,6 +43,7 @@ from rakka_sim.hardware.shape import DomainFabric, MachineShape
 from rakka_sim.records import EventLog, ReplicaFacts, ReplicaPart
 from rakka_sim.timing.constants import HOST_OVERHEAD_S
 from rakka_sim.timing.factory import make_time_model
+from rakka_sim.timing.graphs import capture_sizes
 from rakka_sim.values import TransportKind
 
 if TYPE_CHECKING:
@@ -113,7 +114,8 @@ def modelled(
         time_model or TimeModel(), plan.model, plan.device, engine, deployment.gpus_per_replica, plan.group
     )
     overhead = HOST_OVERHEAD_S if engine.host_overhead_us is None else engine.host_overhead_us * 1e-6
-    return lambda: ModelledRunner(times, overhead, bool(engine.async_scheduling))
+    graph = capture_sizes(engine.max_num_seqs, engine.max_num_batched_tokens)[-1]
+    return lambda: ModelledRunner(times, overhead, graph if engine.async_scheduling else 0)
 
 
 def lockstep(

@@ -94,9 +94,9 @@ class EngineConfig(Table):
     the engine sees it (HTTP, tokenizing). Zero must be asked for: a simulator without them is wrong near saturation.
 
     `async_scheduling`: the engine plans a step while the one before it is computed. A modelled engine does so only if
-    asked (true), and then as vLLM does: who comes or goes is noticed one step late, and the host's work is hidden where
-    a step is one CUDA graph, in steps of decode rows alone. A real one does so unless it is not to (false), where that
-    does not change the schedule.
+    asked (true), and then as vLLM does: who comes or goes is noticed one step late, and the host's work is hidden in
+    steps of no more tokens than the largest CUDA graph (twice `max_num_seqs`, at most 512). A real one does so unless
+    it is not to (false), where that does not change the schedule.
     """
 
     max_num_seqs: PositiveInt = 256

@@ -11,8 +11,8 @@ from __future__ import annotations
 from dataclasses import replace
 
 from rakka_sim.core.batching import Batcher, Event
-from rakka_sim.core.decoding import DecodeRows
 from rakka_sim.core.kv import KvCache
+from rakka_sim.core.plan_rows import DecodeRows
 from rakka_sim.core.runs import ANY, promised_blocks, steps_that_fit, taking_order
 from rakka_sim.core.sequence import BatchingLimits, Sequence
 from rakka_sim.core.waiting import WaitingQueue

@@ -14,6 +14,7 @@ from collections.abc import Mapping
 
 from rakka_sim.core.kv import KvCache
 from rakka_sim.core.places import Places
+from rakka_sim.core.plan_rows import MixedRows
 from rakka_sim.core.runs import ANY, commit_blocks, plan_run, promised_blocks, take_blocks
 from rakka_sim.core.sequence import (
     NOBODY,
@@ -29,7 +30,7 @@ from rakka_sim.core.sequence import (
     make_sequence,
     pause_others,
 )
-from rakka_sim.core.step import MixedRows, Step
+from rakka_sim.core.step import Step
 from rakka_sim.errors import BadRequest, InvariantBroken
 from rakka_sim.values import FinishReason, StepPlan
 
@@ -89,12 +90,15 @@ class Batcher(Places):
 
     def plan(self, most: int = ANY) -> StepPlan | None:
         """What to compute next, a step or a run of up to `most`; None when there is nothing to compute."""
-        if self._plan is not None:
-            raise InvariantBroken("batcher", "a plan is in flight already")
+        self._must_be_idle()
         if not self._plan_run(most) and self._sequences:
             self._plan_step()
             self._head = self._waiting.head()
         return self._plan
+
+    def _must_be_idle(self) -> None:
+        if self._plan is not None:
+            raise InvariantBroken("batcher", "a plan is in flight already")
 
     def _plan_run(self, most: int) -> bool:
         if self._runs and self._running:

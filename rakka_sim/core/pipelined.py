@@ -68,18 +68,18 @@ class PipelinedBatcher(Batcher):
 
     def __init__(self, limits: BatchingLimits, kv: KvCache, runs: bool = True) -> None:
         super().__init__(limits, kv, runs)
-        self._waiting: _Queue = _Queue()
+        self._queue = _Queue()
+        self._waiting = self._queue
         self._over: list[Sequence] = []  # they ended with the last step, in the order in which they were seated
         self._before: list[int] = []  # how many of those running were seated before each of them
 
     def add(self, spec: SequenceSpec) -> None:
         super().add(spec)
-        self._waiting.hide(self._sequences[spec.request_id])
+        self._queue.hide(self._sequences[spec.request_id])
 
     def plan(self, most: int = ANY) -> StepPlan | None:
-        if self._plan is not None:
-            raise InvariantBroken("batcher", "a plan is in flight already")
-        if not self._over and not self._waiting.unseen and self._plan_run(most):
+        self._must_be_idle()
+        if not self._over and not self._queue.unseen and self._plan_run(most):
             return self._plan
         for _ in range(2):
             self._plan_step()
@@ -94,14 +94,14 @@ class PipelinedBatcher(Batcher):
         if super().run_must_end:
             return True
         in_a_run = self._plan is not None and self._plan.steps > 1
-        return in_a_run and bool(self._waiting.unseen) and len(self._running) < self.limits.seats
+        return in_a_run and bool(self._queue.unseen) and len(self._running) < self.limits.seats
 
     def _catch_up(self) -> None:
         """A step is planned; what has happened meanwhile is known to whoever plans the one after it."""
         for seq in self._over:
             super()._give_back(seq)
         self._over = []
-        self._waiting.show()
+        self._queue.show()
 
     def _schedule_running(self, step: Step) -> bool:
         over = len(self._over)
@@ -146,7 +146,7 @@ class PipelinedBatcher(Batcher):
     def fail(self, steps_done: int = 0) -> list[Event]:
         self._over = []
         events = super().fail(steps_done)
-        self._waiting.show()
+        self._queue.show()
         return events
 
     # --- what there is ------------------------------------------------------------------------------------------

@@ -2,31 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from collections.abc import Sequence as Rows
-from typing import Any
 
 from rakka_sim.core.decoding import Decoding
+from rakka_sim.core.plan_rows import MixedRows
 from rakka_sim.core.sequence import Sequence
-from rakka_sim.values import StepPlan, StepRow, value
-
-
-@value
-class MixedRows(Rows[StepRow]):
-    """The rows of a step: first those that decode and are written out when somebody looks, then the others."""
-
-    decoding: Rows[StepRow]
-    others: list[StepRow]
-
-    def __len__(self) -> int:
-        return len(self.decoding) + len(self.others)
-
-    def __getitem__(self, at: Any) -> Any:
-        return [*self.decoding, *self.others][at]
-
-    def __iter__(self) -> Iterator[StepRow]:
-        yield from self.decoding
-        yield from self.others
+from rakka_sim.values import StepPlan, StepRow
 
 
 class Step:

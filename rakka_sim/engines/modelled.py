@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from rakka_sim.core.step import MixedRows
+from rakka_sim.core.plan_rows import MixedRows
 from rakka_sim.engines.noise import Noise
 from rakka_sim.timing.api import StepShape, StepTimeModel
 from rakka_sim.values import StepFeed, StepOutcome, StepPlan
@@ -78,21 +78,22 @@ class ModelledJob:
 
 
 class ModelledRunner:
-    """Makes jobs of plans. `host_overhead_s` passes between any two steps, whatever they compute (s); of a host that is
-    a step `ahead`, only before steps with a prefill row."""
+    """Makes jobs of plans. `host_overhead_s` passes before every step of more tokens than `hidden_tokens`, whatever it
+    computes (s); it is hidden in smaller ones, as by a host that is a step ahead of its CUDA graphs."""
 
-    __slots__ = ("_ahead", "_host_overhead_s", "_model", "_noise")
+    __slots__ = ("_hidden_tokens", "_host_overhead_s", "_model", "_noise")
 
-    def __init__(self, model: StepTimeModel, host_overhead_s: float, ahead: bool = False) -> None:
+    def __init__(self, model: StepTimeModel, host_overhead_s: float, hidden_tokens: int = 0) -> None:
         self._model = model
         self._host_overhead_s = host_overhead_s
-        self._ahead = ahead
+        self._hidden_tokens = hidden_tokens
         residuals = getattr(model, "residuals", ())  # only a calibrated model knows how single steps scatter
         self._noise = Noise(residuals) if residuals else None
 
     def job(self, plan: StepPlan, feed: StepFeed | None = None) -> ModelledJob:
         """The work of one plan; which tokens it computes makes no difference."""
-        hidden = self._ahead and not plan.prefill_tokens
+        most = self._hidden_tokens
+        hidden = most and plan.prefill_tokens + plan.decode_seqs <= most
         return ModelledJob(plan, self._model, 0.0 if hidden else self._host_overhead_s, self._noise)
 
     def close(self) -> None:

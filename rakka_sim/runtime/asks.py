@@ -20,7 +20,7 @@ class Question(Due):
 
     __slots__ = ("_seconds", "_serial", "answer", "capacity", "done", "holder", "to", "waiter", "waiting")
 
-    def __init__(self, asker: Cell, to: ActorRef, seconds: float) -> None:
+    def __init__(self, asker: Cell, to: Any, seconds: float) -> None:
         if not isinstance(to, ActorRef):
             raise InputError(f"ask by {asker.ref.path}", to, "the Ref of an actor")
         if not 0.0 <= seconds < math.inf:
@@ -30,7 +30,7 @@ class Question(Due):
         self._serial = asker.asked
         self._seconds = seconds
         self.answer: Any = None
-        self.to = to
+        self.to: ActorRef = to
         self.done = False
         self.holder: Cell | None = None  # the actor that has the question and owes the answer
         self.waiter: Callable[[], None] | None = None

@@ -36,8 +36,8 @@ class ActorSystem(ABC):
     only then comes the next message. `failure` is the error that a top-level actor escalated, if one has.
     """
 
-    def __init__(self, seed: int, trace: Trace | None, agenda: Agenda) -> None:
-        if seed < 0:
+    def __init__(self, seed: Any, trace: Trace | None, agenda: Agenda) -> None:
+        if isinstance(seed, bool) or not isinstance(seed, int | np.integer) or seed < 0:
             raise InputError("seed", seed, "an integer, at least 0")
         self.failure: BaseException | None = None
         self.stopped = False
@@ -46,7 +46,7 @@ class ActorSystem(ABC):
         self.chores: deque[Chore] = deque()
         self.agenda = agenda
         self.schedule: Callable[[Due, float, int], None] = agenda.add
-        self._seed = seed
+        self._seed = int(seed)
         self._trace = trace
         self._counts: dict[str, int] = {}
         self._last: deque[DeadLetter] = deque(maxlen=KEPT_DEAD_LETTERS)
@@ -134,6 +134,11 @@ class ActorSystem(ABC):
         """A top-level actor escalated: nothing is delivered from now on. The first such error counts."""
         if self.failure is None:
             self.failure = error
+
+    def raise_failure(self) -> None:
+        """Raise the error that has ended the system, if one has."""
+        if self.failure is not None:
+            raise self.failure
 
     def run_job(self, cell: Cell, job: Job[Any], then: Callable[[Any], object]) -> JobRun:
         run = JobRun(cell, job, then)

@@ -20,6 +20,8 @@ from rakka_sim.runtime.dues import JobRun
 from rakka_sim.runtime.refs import ActorRef, Letterbox
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from rakka_sim.core.supervision import Supervision
     from rakka_sim.runtime.api import Actor, Job
     from rakka_sim.runtime.cell import Cell
@@ -40,14 +42,16 @@ class LiveRuntime(ActorSystem):
     says and execute on the actor thread.
     """
 
-    def __init__(self, seed: int = 0, *, executor: Executor | None = None, trace: Trace | None = None) -> None:
+    def __init__(
+        self, seed: int | np.integer[Any] = 0, *, executor: Executor | None = None, trace: Trace | None = None
+    ) -> None:
         super().__init__(seed, trace, Agenda([], itertools.count()))
         self._start = time.monotonic()
         self._inbox: queue.SimpleQueue[Call] = queue.SimpleQueue()
         self._executor = executor
         self._own_executor: ProcessPoolExecutor | None = None
-        self._thread = threading.Thread(target=self._run, name="rakka-sim actors", daemon=True)
-        self._thread.start()
+        self._actors_thread = threading.Thread(target=self._run, name="rakka-sim actors", daemon=True)
+        self._actors_thread.start()
 
     @property
     def now(self) -> float:
@@ -68,7 +72,7 @@ class LiveRuntime(ActorSystem):
     def tell(self, to: Any, msg: Any) -> None:
         check_address(to)
         self._inbox.put((super().tell, (to, msg)))
-        if not self._thread.is_alive():
+        if not self._actors_thread.is_alive():
             self._empty_inbox()
 
     def promise(self, name: str) -> Letterbox:
@@ -79,14 +83,14 @@ class LiveRuntime(ActorSystem):
         return box
 
     def wait(self, promise: Any, timeout: float | None = None, tick: Callable[[], None] | None = None) -> Any:
-        if threading.current_thread() is self._thread:
+        if threading.current_thread() is self._actors_thread:
             raise InputError("wait", promise, "outside of actors: it would wait for itself")
         deadline = math.inf if timeout is None else self.now + timeout
         # In short waits, so that Ctrl-C, a failure and `tick` get their turn.
         while not promise.kept.wait(min(POLL_S, max(0.0, deadline - self.now))):
             if self.failure is not None:
                 raise self.failure
-            if not self._thread.is_alive():
+            if not self._actors_thread.is_alive():
                 raise Stalled(promise.path, self.now)
             if self.now >= deadline:
                 raise AskTimeout(promise.path, timeout or 0.0)
@@ -96,23 +100,23 @@ class LiveRuntime(ActorSystem):
 
     def stop(self) -> None:
         """As `ActorSystem.stop`; real jobs under way run to their end first, those still waiting do not start."""
-        if threading.current_thread() is self._thread:
+        if threading.current_thread() is self._actors_thread:
             raise InputError("stop", self, "outside of actors: it would wait for itself")
         try:
             self._call(super().stop)
         finally:
-            self._thread.join()
+            self._actors_thread.join()
             if self._own_executor is not None:
                 self._own_executor.shutdown(cancel_futures=True)
 
     def _call(self, function: Callable[..., Any], *args: Any) -> Any:
         """Call it on the actor thread, or here once that has ended; its result or its error."""
-        if threading.current_thread() is self._thread:
+        if threading.current_thread() is self._actors_thread:
             return function(*args)
         outcome: Future[Any] = Future()
         self._inbox.put((_resolve, (outcome, function, args)))
         while not futures.wait((outcome,), POLL_S).done:
-            if not self._thread.is_alive():
+            if not self._actors_thread.is_alive():
                 self._empty_inbox()
         return outcome.result()
 

@@ -35,7 +35,7 @@ class Target(Protocol):
 class ActorRef:
     """An actor's address and its mailbox's room; leads straight to its cell, or to its grave."""
 
-    __slots__ = ("__weakref__", "capacity", "cell", "path", "waiting")
+    __slots__ = ("capacity", "cell", "path", "waiting")
 
     cell: Cell | Grave
 

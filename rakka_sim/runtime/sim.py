@@ -18,6 +18,8 @@ from rakka_sim.runtime.refs import ActorRef
 from rakka_sim.runtime.shuffle import ShuffledMail
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from rakka_sim.runtime.replay import Trace
 
 DELIVERIES_PER_TICK = 2_000
@@ -55,7 +57,9 @@ class SimRuntime(ActorSystem):
 
     now = 0.0  # the environment's, kept here as well: every handler reads it, and a property costs more than it holds
 
-    def __init__(self, seed: int = 0, *, shuffle_ties: int | None = None, trace: Trace | None = None) -> None:
+    def __init__(
+        self, seed: int | np.integer[Any] = 0, *, shuffle_ties: int | None = None, trace: Trace | None = None
+    ) -> None:
         self.env = ActorEnvironment()
         self.env.system = self
         super().__init__(seed, trace, self.env.agenda)
@@ -77,8 +81,7 @@ class SimRuntime(ActorSystem):
 
     def step(self) -> None:
         """One message, one timer, one end of a job, or one event of SimPy."""
-        if self.failure is not None:
-            raise self.failure
+        self.raise_failure()
         if self.mail:
             _, target, msg = self.mail.popleft()
             target.deliver(msg)
@@ -93,8 +96,7 @@ class SimRuntime(ActorSystem):
     def _drive(self, promise: Any, deadline: float, interrupts: Interrupts) -> bool:
         """Step until the promise is kept, for one tick at most; False if the deadline comes first."""
         mail, chores, agenda = self.mail, self.chores, self.agenda
-        if self.failure is not None:
-            raise self.failure
+        self.raise_failure()
         for _ in range(DELIVERIES_PER_TICK):
             if mail:
                 _, target, msg = mail.popleft()

@@ -47,11 +47,13 @@ def started(plan: StepPlan, start: float) -> ModelledJob:
     return job
 
 
-def test_a_host_that_is_ahead_costs_nothing_in_steps_of_decode_rows_alone() -> None:
-    alone, mixed = decode_plan([7, 9]), plan_of([StepRow(0, 1, 7, True), StepRow(1, 5, 0, True)])
-    for plan, hidden in ((alone, HOST_S), (mixed, 0.0)):
-        late, ahead = (ModelledRunner(MODEL, HOST_S, ahead).job(plan).ends_at(1.0, RNG) for ahead in (False, True))
-        assert late - ahead == pytest.approx(hidden, abs=1e-12)
+@pytest.mark.parametrize("tokens", [5, 6, 7])
+def test_a_host_that_is_ahead_costs_nothing_up_to_the_largest_graph(tokens: int) -> None:
+    """Whether the step's tokens are decode rows or a prompt's beside one of them."""
+    mixed = plan_of([StepRow(0, 1, 7, True), StepRow(1, tokens - 1, 0, True)])
+    for plan in (decode_plan([7] * tokens), decode_plan([7] * tokens, steps=3), mixed):
+        late, ahead = (ModelledRunner(MODEL, HOST_S, graph).job(plan).ends_at(1.0, RNG) for graph in (0, 6))
+        assert late - ahead == pytest.approx(HOST_S * plan.steps if tokens <= 6 else 0.0, abs=1e-12)
 
 
 def stepped(contexts: list[int], steps: int, start: float, cuts: list[float]) -> list[float]:

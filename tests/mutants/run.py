@@ -51,6 +51,11 @@ def survives(mutant: tuple[str, str, str, str], copies: Path, number: int) -> st
     return f"{file}: {text!r} -> {fault!r} (pytest ended with {done.returncode})"
 
 
+def every() -> list[tuple[str, str, str, str]]:
+    """All faults: group, file, the text that is there once, and what stands in its place."""
+    return [*placement.all_mutants(), *((batching.GROUP, *fault) for fault in batching.FAULTS), *ahead.all_mutants()]
+
+
 def main() -> int:
     """Run them all and print killed/total by group."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -58,8 +63,7 @@ def main() -> int:
     parser.add_argument("--jobs", type=int, default=2)
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
-    every = [*placement.all_mutants(), *((batching.GROUP, *fault) for fault in batching.FAULTS), *ahead.all_mutants()]
-    mutants = [mutant for mutant in every if options.only in (None, mutant[0])]
+    mutants = [mutant for mutant in every() if options.only in (None, mutant[0])]
     with tempfile.TemporaryDirectory() as copies, ThreadPoolExecutor(options.jobs) as pool:
         numbers = range(len(mutants))
         outcomes = list(pool.map(lambda number: survives(mutants[number], Path(copies), number), numbers))

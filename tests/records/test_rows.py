@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rakka_sim.core.decoding import DecodeRows
+from rakka_sim.core.plan_rows import DecodeRows
 from rakka_sim.records.requests import Ids
 from rakka_sim.records.rows import ROOM, Floats
 from rakka_sim.records.steps import MOST_IN_A_BYTE, ReplicaSteps

@@ -148,6 +148,13 @@ def test_a_job_that_ends_in_the_past_or_never_is_an_error(system: ActorSystem, e
     assert system.wait(done, LONG) == "job of /a"
 
 
+def test_a_seed_is_any_integer_from_0_on(make_system: Callable[..., ActorSystem]) -> None:
+    assert make_system(np.int64(3)).stream("a").random() == make_system(3).stream("a").random()
+    for given in (-1, 1.5, True, "3", None):
+        with pytest.raises(InputError, match="seed"):
+            make_system(given)
+
+
 def test_an_actors_stream_depends_on_seed_and_path_alone(make_system: Callable[..., ActorSystem]) -> None:
     def draw(seed: int, *names: str) -> dict[str, float]:
         system = make_system(seed)

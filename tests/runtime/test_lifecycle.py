@@ -12,6 +12,7 @@ import pytest
 from rakka_sim.errors import InputError, NameTaken
 from rakka_sim.runtime.api import Context, Terminated
 from rakka_sim.runtime.base import ActorSystem
+from rakka_sim.runtime.refs import ActorRef
 from tests.runtime.support import LONG, RESTART, SOON, STOP, Acting, Boom, Ping, acting, boom, quiesce
 
 Log = list[Any]
@@ -292,9 +293,13 @@ def test_only_actors_can_be_watched(system: ActorSystem) -> None:
 # --- memory -----------------------------------------------------------------------------------------------------
 
 
+def _refs() -> int:
+    return sum(type(found) is ActorRef for found in gc.get_objects())
+
+
 def test_a_stopped_actor_is_freed_at_once(system: ActorSystem) -> None:
     """Without the garbage collector: nothing that ends as it should may leave a cycle behind."""
-    gone: list[weakref.ref[Any]] = []
+    actors: list[weakref.ref[Any]] = []
 
     def parent(ctx: Context, msg: Any) -> None:
         if isinstance(msg, Terminated):
@@ -304,14 +309,17 @@ def test_a_stopped_actor_is_freed_at_once(system: ActorSystem) -> None:
             child = ctx.spawn(str(number), lambda actor=actor: actor)
             ctx.watch(child)
             ctx.tell(child, "stop")
-            gone.extend((weakref.ref(actor), weakref.ref(child)))
+            actors.append(weakref.ref(actor))
 
+    gc.collect()
     gc.disable()
     try:
+        refs = _refs()
         root = system.spawn("p", acting(parent))
         system.tell(root, "go")
         quiesce(system)
-        assert len(gone) == 20
-        assert [ref() for ref in gone] == [None] * 20
+        assert len(actors) == 10
+        assert [ref() for ref in actors] == [None] * 10
+        assert _refs() == refs + 1  # the parent's
     finally:
         gc.enable()
