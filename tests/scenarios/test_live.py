@@ -36,19 +36,21 @@ DRAWN = Sampling(temperature=1.0)
 class Live:
     """A deployment of the tiny model, its processes in reach, and a fault for the moment when enough has been heard."""
 
-    def __init__(self, **deployment: Any) -> None:
+    def __init__(self, dtype: str = "float64", of_node: int = 2, **deployment: Any) -> None:
+        self.dtype = dtype
         settings = {
             "num_gpu_blocks": 64,
             "max_num_seqs": 8,
             "max_num_batched_tokens": 64,
             "max_model_len": 256,
             "frontend_overhead_us": 0.0,
+            "device": "cpu",
             "cpu_threads": 1,
             "stream_interval_s": 0.001,
             **deployment.pop("runtime_config", {}),
         }
         given = {"name": "m", "model": "Tiny", "runtime_config": settings, **deployment}
-        nodes = [{"name": "n", "gpu": "L40S", "gpus": 2}]
+        nodes = [{"name": "n", "gpu": "L40S", "gpus": of_node}]
         self.scenario, _ = load_scenario({"cluster": {"nodes": nodes}, "deployment": [given]})
         self.runners: list[ProcessRunner] = []
         self.log = EventLog()
@@ -58,7 +60,7 @@ class Live:
         recipe = Recipe.of(deployment, plan.limits.max_model_len, plan.kv_blocks, plan.gpus)
 
         def start() -> ProcessRunner:
-            runner = ProcessRunner.start(replace(recipe, dtype="float64"), deployment.engine.watchdog_s)
+            runner = ProcessRunner.start(replace(recipe, dtype=self.dtype), deployment.engine.watchdog_s)
             self.runners.append(runner)
             self.at_start(runner)
             return runner

@@ -19,7 +19,16 @@ ILLEGAL = "CUDA error: an illegal memory access was encountered\nCUDA kernel err
 
 
 @pytest.mark.parametrize(
-    "error", [torch.OutOfMemoryError("CUDA out of memory."), RuntimeError(CPU), RuntimeError(CUBLAS), MemoryError()]
+    "error",
+    [
+        torch.OutOfMemoryError("CUDA out of memory."),
+        torch.cuda.OutOfMemoryError("CUDA out of memory."),
+        torch.AcceleratorError("CUDA error: out of memory\nCUDA kernel errors might be asynchronously reported"),
+        RuntimeError("Triton Error [CUDA]: out of memory"),
+        RuntimeError(CPU),
+        RuntimeError(CUBLAS),
+        MemoryError(),
+    ],
 )
 def test_a_lack_of_memory_leaves_the_device_sound(error: Exception) -> None:
     assert not is_sticky(error)
@@ -28,7 +37,13 @@ def test_a_lack_of_memory_leaves_the_device_sound(error: Exception) -> None:
 
 @pytest.mark.parametrize(
     "error",
-    [torch.AcceleratorError(ILLEGAL), RuntimeError(ILLEGAL), RuntimeError("CUDA error: device-side assert triggered")],
+    [
+        torch.AcceleratorError(ILLEGAL),
+        RuntimeError(ILLEGAL),
+        RuntimeError("CUDA error: device-side assert triggered"),
+        RuntimeError("Triton Error [CUDA]: misaligned address"),
+        RuntimeError("CUDA driver error: unspecified launch failure"),
+    ],
 )
 def test_a_sticky_error_is_known_by_type_or_by_words(error: Exception) -> None:
     assert is_sticky(error)
