@@ -34,6 +34,7 @@ STICKY = ("CUDA error", "CUDA driver error", "Triton Error [CUDA]", "device-side
 def serve(pipe: Connection, recipe: Recipe, rank: int, meeting_place: str, shared: Shared) -> None:
     """Build a rank's runner, then compute what comes through `pipe` until that closes."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to answer
+    os.environ.setdefault("CUDA_DEVICE_ORDER", "PCI_BUS_ID")  # as NVML numbers GPUs; CUDA asks when it is first used
     group = Group(rank, recipe.tp)
     try:
         if recipe.tp > 1:

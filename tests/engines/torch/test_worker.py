@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import multiprocessing
+import os
 import pickle
+import signal
 
 import pytest
 import torch
 
-from rakka_sim.engines.torch.worker import _portable, is_sticky
+from rakka_sim.config.models import hf_config
+from rakka_sim.engines.recipe import Recipe
+from rakka_sim.engines.torch.worker import _portable, is_sticky, serve
+from rakka_sim.engines.wire import Failed, Shared
 from rakka_sim.errors import BadRequest, Internal, OutOfMemory
 
 CPU = (
@@ -63,3 +69,18 @@ def test_everything_else_travels_as_it_is_or_as_internal() -> None:
     assert again.reason == "IndexError: index 9 is out of bounds"
     ours = BadRequest("why")
     assert _portable(ours) is ours
+
+
+def test_gpus_are_numbered_as_nvml_numbers_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The order must be set before CUDA is first used: here it is refused, so a process that got so far has set it."""
+    monkeypatch.setenv("CUDA_DEVICE_ORDER", "")
+    monkeypatch.delenv("CUDA_DEVICE_ORDER")
+    before = signal.getsignal(signal.SIGINT)
+    parent, child = multiprocessing.Pipe()
+    recipe = Recipe("Tiny", hf_config("Tiny")[0], None, 64, 8, 16, "float64", device="cuda")
+    try:
+        serve(child, recipe, 0, "", Shared(0, 0.0))
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert isinstance(parent.recv(), Failed)
+    assert os.environ["CUDA_DEVICE_ORDER"] == "PCI_BUS_ID"
