@@ -6,7 +6,7 @@ import json
 import os
 import platform
 import subprocess
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -31,8 +31,15 @@ def machine() -> dict[str, Any]:
 
 
 def versions() -> dict[str, str]:
-    """Python's and those of the packages that count."""
-    return {"python": platform.python_version(), **{name: version(name) for name in PACKAGES}}
+    """Python's and those of the packages that count; a checkout that is only on the path has none."""
+    return {"python": platform.python_version(), **{name: _version(name) for name in PACKAGES}}
+
+
+def _version(name: str) -> str:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return "not installed"
 
 
 def compiled() -> bool:
@@ -43,7 +50,10 @@ def compiled() -> bool:
 
 def commit() -> str | None:
     """The checkout's commit, with a mark if it has changed since; None without one."""
-    git = subprocess.run(["git", "describe", "--always", "--dirty"], cwd=ROOT, capture_output=True, text=True)
+    try:
+        git = subprocess.run(["git", "describe", "--always", "--dirty"], cwd=ROOT, capture_output=True, text=True)
+    except OSError:
+        return None
     return git.stdout.strip() or None
 
 

@@ -1,18 +1,23 @@
-"""The CUDA kernels against what the device can do: attention by batch, context and tiling, then all the others.
+"""The CUDA kernels against what the device can do: attention by batch, context and tiling, then all the others, and the
+matrix products of cuBLAS between them.
 
 Decode attention is measured in bytes of keys and values a second, prefill in FLOP/s; both as a share of the datasheet
 and, for bytes, of what a plain read of memory reaches in the same run. Needs a CUDA device; without one it says so.
 
 A case is recorded into a CUDA graph over as many copies of its pools as do not fit into the L2 cache together, and the
-graph's time is taken as the median of its replays. A search goes along one axis at a time from the default tiling.
+graph's time is taken as the median of its replays. A search goes along one axis at a time from the default tiling; most
+of its time is the compiler's (seconds for each tiling), so `--seconds` ends it where it is. Tables are written as soon
+as they are there, and `--update` keeps those of the file that are not measured now: `--only` makes slices.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import statistics
 import subprocess
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -27,6 +32,12 @@ SEED = 0
 COLD_BYTES = 256 << 20  # several times the L2 cache of any GPU in the catalogue
 MOST_COPIES = 32
 HIDDEN, WIDTH, VOCABULARY = 4096, 14336, 128_256  # Llama-3.1-8B
+# Outputs and inputs of the matrices of Llama-3.1-8B: fused as the engine has them.
+MATRICES = {
+    "qkv": (6144, HIDDEN), "out": (HIDDEN, HIDDEN), "gate_up": (2 * WIDTH, HIDDEN), "down": (HIDDEN, WIDTH),
+    "head": (VOCABULARY, HIDDEN),
+}  # fmt: skip
+MATRIX_TOKENS = (1, 8, 64, 256, 2048)
 DRAWS = {"greedy": (0, 0, 1), "drawn": (1, 0, 1), "top_k": (1, 50, 1), "top_p": (1, 0, 0.9)}
 # PyTorch's names of the catalogue's devices; a variant with another datasheet (PCIe, NVL, a MIG slice) is none of them.
 DEVICES = {
@@ -39,6 +50,7 @@ DEVICES = {
     "NVIDIA L40S": "L40S",
     "NVIDIA GeForce RTX 4090": "RTX 4090",
 }
+TABLES = ("linear", "decode", "prefill", "others", "decode_search", "prefill_search")
 Call = Callable[[int], object]
 Clock = Callable[[Call, int], float]
 
@@ -132,6 +144,7 @@ class Bench:
     clock: Clock
     spec: GpuSpec | None
     read_bandwidth: float
+    until: float = float("inf")  # of `time.monotonic`: no search goes on after it
 
     def row(self, name: str, seconds: float, size: int = 0, flops: int = 0) -> dict[str, Any]:
         """One line of a table, printed."""
@@ -163,6 +176,8 @@ class Bench:
         for _ in range(rounds):
             for axis, values in axes.items():
                 for value in values:
+                    if time.monotonic() > self.until:
+                        break
                     varied = layout if axis in ("page", "head_first") else cut
                     if getattr(varied, axis) == value:
                         continue
@@ -173,7 +188,8 @@ class Bench:
                         best, (layout, cut) = seconds, tried
         tiled = {**asdict(cut), "page": layout.page, "head_first": layout.head_first}
         print(f"    best {best * 1e6:.1f} us ({first / best:.2f} x the default) with {tiled}", flush=True)
-        return {"default_us": first * 1e6, "best_us": best * 1e6, "tiling": tiled}
+        out_of_time = time.monotonic() > self.until
+        return {"default_us": first * 1e6, "best_us": best * 1e6, "tiling": tiled, "out_of_time": out_of_time}
 
 
 def name_of(rows: Rows) -> str:
@@ -206,24 +222,45 @@ def others(device: str) -> Iterator[tuple[str, int, Call]]:
             yield f"sample, {kind}, {rows}", 2 * logits.numel(), lambda _, sample=sample: sample()
 
 
-def measure(bench: Bench, quick: bool) -> dict[str, Any]:
-    """Every table, printed and as figures."""
+def linears(bench: Bench) -> Iterator[dict[str, Any]]:
+    """Matrix products by number of tokens: of few, as bytes of the matrix a second; of many, as FLOP/s."""
+    bf16 = {"dtype": torch.bfloat16, "device": bench.device}
+    for name, (outputs, inputs) in MATRICES.items():
+        size = 2 * outputs * inputs
+        matrices = [torch.randn(outputs, inputs, **bf16) for _ in range(min(MOST_COPIES, -(-COLD_BYTES // size)))]
+        for tokens in MATRIX_TOKENS:
+            x = torch.randn(tokens, inputs, **bf16)
+
+            def call(copy: int, x: Tensor = x, matrices: list[Tensor] = matrices) -> Tensor:
+                return torch.nn.functional.linear(x, matrices[copy])
+
+            of = {"flops": tokens * size} if tokens > 256 else {"size": size}
+            yield bench.row(f"{name}, {tokens}", bench.clock(call, len(matrices)), **of)
+
+
+def measure(bench: Bench, quick: bool, only: Collection[str] = TABLES) -> Iterator[tuple[str, Any]]:
+    """Table by table, printed and as figures."""
     decode, searched, prefill = (DECODE[::4], SEARCHED[-1:], PREFILL[:1]) if quick else (DECODE, SEARCHED, PREFILL)
-    print("decode attention, default tiling: bytes of keys and values")
-    tables: dict[str, Any] = {
-        "decode": [bench.row(name_of(rows), bench.attend(rows)[0], size=rows.kv_bytes) for rows in decode]
-    }
-    print("prefill attention, default tiling: FLOP of what is seen")
-    tables["prefill"] = [bench.row(name_of(rows), bench.attend(rows)[0], flops=rows.flops) for rows in prefill]
-    print("the other kernels")
-    tables["others"] = [bench.row(name, bench.clock(call, 1), size=size) for name, size, call in others(bench.device)]
+    if "linear" in only:
+        print("matrix products of cuBLAS")
+        yield "linear", list(linears(bench))
+    if "decode" in only:
+        print("decode attention, default tiling: bytes of keys and values")
+        yield "decode", [bench.row(name_of(rows), bench.attend(rows)[0], size=rows.kv_bytes) for rows in decode]
+    if "prefill" in only:
+        print("prefill attention, default tiling: FLOP of what is seen")
+        yield "prefill", [bench.row(name_of(rows), bench.attend(rows)[0], flops=rows.flops) for rows in prefill]
+    if "others" in only:
+        print("the other kernels")
+        yield "others", [bench.row(name, bench.clock(call, 1), size=size) for name, size, call in others(bench.device)]
     for title, cases, axes in (("decode", searched, DECODE_AXES), ("prefill", prefill, PREFILL_AXES)):
-        print(f"search for a better tiling: {title}")
-        tables[f"{title}_search"] = {}
-        for rows in cases:
-            print(f"  {name_of(rows)}")
-            tables[f"{title}_search"][name_of(rows)] = bench.search(rows, axes, rounds=1 if quick else 2)
-    return tables
+        if f"{title}_search" in only:
+            print(f"search for a better tiling: {title}")
+            best = {}
+            for rows in cases:
+                print(f"  {name_of(rows)}")
+                best[name_of(rows)] = bench.search(rows, axes, rounds=1 if quick else 2)
+            yield f"{title}_search", best
 
 
 # --- the device -------------------------------------------------------------------------------------------------
@@ -260,8 +297,8 @@ def device_facts() -> dict[str, Any]:
     query = "clocks.sm,clocks.mem,power.draw,temperature.gpu"
     smi = ["nvidia-smi", f"--query-gpu={query}", "--format=csv,noheader"]
     try:
-        state = subprocess.run(smi, capture_output=True, text=True, check=True).stdout.strip()
-    except (OSError, subprocess.CalledProcessError) as failed:
+        state = subprocess.run(smi, capture_output=True, text=True, check=True, timeout=20).stdout.strip()
+    except (OSError, subprocess.SubprocessError) as failed:
         state = f"unknown: {failed}"
     import triton
 
@@ -272,21 +309,32 @@ def device_facts() -> dict[str, Any]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--json", type=Path, help="write the figures to this file")
+    parser.add_argument("--update", action="store_true", help="keep the tables of that file which are not measured now")
     parser.add_argument("--quick", action="store_true", help="a few cases only")
+    parser.add_argument("--only", action="append", choices=TABLES, help="may be given several times")
+    parser.add_argument("--seconds", type=float, default=float("inf"), help="no search goes on after so long")
     options = parser.parse_args()
     if not torch.cuda.is_available():
         print("kernels: needs a CUDA device, and PyTorch sees none here; nothing was measured")
         raise SystemExit(1 if options.json else 0)
-    facts = device_facts()
+    facts, until = device_facts(), time.monotonic() + options.seconds
     entry = DEVICES.get(facts["name"])
-    bench = Bench("cuda", graph_seconds, gpu(entry) if entry else None, read_bandwidth())
+    bench = Bench("cuda", graph_seconds, gpu(entry) if entry else None, read_bandwidth(), until)
     print(f"{facts['name']}: a plain read reaches {bench.read_bandwidth / 1e12:.2f} TB/s; {facts}")
-    figures = {"device": facts, "read_bandwidth": bench.read_bandwidth, **measure(bench, options.quick)}
-    figures["device_after"] = device_facts()
-    if options.json:
-        import about
+    figures = kept(options.json, facts["name"]) if options.update and options.json else {}
+    figures |= {"device": facts, "read_bandwidth": bench.read_bandwidth}
+    for name, table in measure(bench, options.quick, options.only or TABLES):
+        figures |= {name: table, "device_after": device_facts()}
+        if options.json:
+            import about
 
-        about.write(options.json, "kernels", figures, SEED)
+            about.write(options.json, "kernels", figures, SEED)
+
+
+def kept(file: Path, device: str) -> dict[str, Any]:
+    """What a file holds already; nothing if it is of another device."""
+    found: dict[str, Any] = json.loads(file.read_text("utf-8"))["cases"] if file.exists() else {}
+    return found if found.get("device", {}).get("name") == device else {}
 
 
 if __name__ == "__main__":

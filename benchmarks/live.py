@@ -13,16 +13,25 @@ theirs   transformers on the same weights: `generate` with a static cache, and i
 
 A bound is max(weights / bandwidth, matrices / arithmetic) + KV / bandwidth, with this machine's own bandwidth and
 arithmetic, measured by a copy and a matrix product at the start. Weights are random; nothing is downloaded.
+
+Figures are written after every part, and with `--update` they replace those of the same part, model and device in a
+file that is there already: the whole can be run in slices. What fails is recorded with its error, and the next part
+begins.
 """
 
 from __future__ import annotations
 
 import argparse
+import gc
+import json
 import os
+import subprocess
+import sys
 import time
-from collections.abc import Callable, Iterator
+import traceback
+from collections.abc import Callable, Collection, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -40,6 +49,8 @@ from rakka_sim.core.feed import TokenFeed
 from rakka_sim.core.kv import KvCache
 from rakka_sim.engines.processes import ProcessRunner
 from rakka_sim.engines.recipe import Recipe
+from rakka_sim.engines.torch import weights
+from rakka_sim.engines.torch.architecture import architecture_of
 from rakka_sim.engines.torch.building import device_of, make_runner
 from rakka_sim.engines.torch.runner import ModelRunner
 from rakka_sim.engines.wire import Done, Work
@@ -92,10 +103,10 @@ class Machine:
             "threads": torch.get_num_threads(),
         }
         if self.cuda:
-            known |= {"device": torch.cuda.get_device_name(), "clock_mhz": torch.cuda.clock_rate()}
+            known |= {"device": torch.cuda.get_device_name(), "cuda": torch.version.cuda, CLOCKS: _clocks()}
         return known | {"copy_gb_s": self.bandwidth / 1e9, "matmul_tflop_s": self.flops / 1e12}
 
-    def bound_s(self, model: str, dtype: str, tokens: int, context: int, sampled: int) -> float:
+    def bound_s(self, model: str, dtype: str, tokens: int, context: float, sampled: int) -> float:
         """Seconds that a step cannot beat; `context` is the sum over its sequences."""
         spec = model_spec(model)
         matrices = spec.linear_parameters - spec.sparse_layers * (
@@ -108,6 +119,24 @@ class Machine:
         return (
             max(weights / self.bandwidth, work / self.flops) + context * spec.kv_bytes_per_token(dtype) / self.bandwidth
         )
+
+
+CLOCKS = "clocks.sm,clocks.mem,power.draw,temperature.gpu"
+
+
+def _clocks() -> str:
+    smi = ["nvidia-smi", f"--query-gpu={CLOCKS}", "--format=csv,noheader"]
+    try:
+        return subprocess.run(smi, capture_output=True, text=True, check=True, timeout=20).stdout.strip()
+    except (OSError, subprocess.SubprocessError) as failed:
+        return f"unknown: {failed}"
+
+
+def release() -> None:
+    """Give memory back to the device: a runner that is no more lies in a cycle, and PyTorch keeps what it had."""
+    gc.collect()
+    if torch.cuda.is_initialized():
+        torch.cuda.empty_cache()
 
 
 def decode_plan(batch: int, context: int, steps: int) -> StepPlan:
@@ -123,39 +152,53 @@ def fed(batch: int, tokens: int, pages: int, vocab: int) -> StepFeed:
     return StepFeed(new, {n: (0, tuple(range(n * pages, (n + 1) * pages))) for n in range(batch)}, ())
 
 
+NOTHING_NEW = StepFeed((), {}, ())
+
+
 def decode(machine: Machine, recipe: Recipe, shapes: list[tuple[int, int]]) -> Iterator[dict[str, Any]]:
-    """A runner alone, by batch and context."""
-    steps = 32 if machine.cuda else 16
+    """A runner alone, by batch and context; its cache is full of random numbers."""
+    steps = 64 if machine.cuda else 16
     vocab = model_spec(recipe.name).vocab
-    for batch, context in shapes:
-        pages = -(-(context + steps + 1) // BLOCK)
-        runner = make_runner(replace(recipe, blocks=batch * pages, max_positions=pages * BLOCK, max_rows=batch))
-        plan, feed = decode_plan(batch, context, steps), fed(batch, context + 1, pages, vocab)
-        seconds = machine.time(partial(runner.run, plan, feed, steps), 5) / steps
-        bound = machine.bound_s(recipe.name, recipe.dtype, batch, batch * context, batch)
+    pages = [-(-(context + steps + 1) // BLOCK) for _, context in shapes]
+    blocks = max(batch * count for (batch, _), count in zip(shapes, pages, strict=True))
+    most = max(batch for batch, _ in shapes)
+    runner = make_runner(replace(recipe, blocks=blocks, max_positions=max(pages) * BLOCK, max_rows=most))
+    for layer in runner._pool.memory:
+        layer.normal_()
+    for (batch, context), count in zip(shapes, pages, strict=True):
+        plan = decode_plan(batch, context, steps)
+        runner.run(plan, fed(batch, context + 1, count, vocab), steps)
+        seconds = machine.time(partial(runner.run, plan, NOTHING_NEW, steps), 5) / steps
+        read = batch * (context + (steps + 1) / 2)  # tokens of all contexts, in the mean over the steps
+        bound = machine.bound_s(recipe.name, recipe.dtype, batch, read, batch)
         yield {
             "part": "decode", "model": recipe.name, "batch": batch, "context": context, "step_ms": seconds * 1e3,
-            "tokens_s": batch / seconds, "share_of_bound": bound / seconds,
+            "tokens_s": batch / seconds, "bound_ms": bound * 1e3, "share_of_bound": bound / seconds,
         }  # fmt: skip
 
 
 def prefill(machine: Machine, recipe: Recipe, lengths: list[int]) -> Iterator[dict[str, Any]]:
     """One prompt at once."""
     vocab = model_spec(recipe.name).vocab
+    pages = -(-(max(lengths) + 1) // BLOCK)
+    runner = make_runner(replace(recipe, blocks=pages, max_positions=max(lengths) + 1, max_rows=1))
     for length in lengths:
-        pages = -(-(length + 1) // BLOCK)
-        runner = make_runner(replace(recipe, blocks=pages, max_positions=length + 1, max_rows=1))
         plan = StepPlan([StepRow(0, length, 0, True)], 1, length, 0, 0, 0, 1, 0, 0)
-        feed = fed(1, length, pages, vocab)
-        seconds = machine.time(partial(runner.run, plan, feed, 1), 5)
+        runner.run(plan, fed(1, length, pages, vocab), 1)
+        seconds = machine.time(partial(runner.run, plan, NOTHING_NEW, 1), 5)
         bound = machine.bound_s(recipe.name, recipe.dtype, length, length, 1)
         yield {
             "part": "prefill", "model": recipe.name, "tokens": length, "step_ms": seconds * 1e3,
-            "tokens_s": length / seconds, "share_of_bound": bound / seconds,
+            "tokens_s": length / seconds, "bound_ms": bound * 1e3, "share_of_bound": bound / seconds,
         }  # fmt: skip
 
 
 # --- whole requests ---------------------------------------------------------------------------------------------
+
+
+def blocks_of(lengths: list[tuple[int, int]]) -> int:
+    """What these requests need when all of them are there at once."""
+    return sum(-(-(prompt + output) // BLOCK) + 1 for prompt, output in lengths)
 
 
 def scenario_of(recipe: Recipe, **settings: Any) -> dict[str, Any]:
@@ -247,16 +290,31 @@ def serve(machine: Machine, recipe: Recipe, count: int, most: int) -> Iterator[d
     import random
 
     draw = random.Random(0)
-    prompts = [draw.randint(min(100, most), most) for _ in range(count)]
+    # There the ids of a prompt come from the same stream as its length: so many numbers lie between two lengths.
+    prompts = [len([draw.randint(0, 10_000) for _ in range(draw.randint(min(100, most), most))]) for _ in range(count)]
     lengths = [(prompt, draw.randint(min(100, most), most)) for prompt in prompts]
+    recipe = replace(recipe, blocks=blocks_of(lengths))
     with serving(recipe) as served:
-        served([(16, 4)] * 8)
+        # Batches of every size, so that no graph is left to be recorded.
+        warm, _ = served([(16, output) for output in range(1, count + 1)])
         seconds, _ = served(lengths)
-    output = sum(out for _, out in lengths)
+    output, bound = sum(out for _, out in lengths), serve_bound_s(machine, recipe, lengths)
     yield {
         "part": "serve", "model": recipe.name, "requests": count, "prompt_tokens": sum(p for p, _ in lengths),
-        "output_tokens": output, "seconds": seconds, "tokens_s": output / seconds,
+        "output_tokens": output, "seconds": seconds, "tokens_s": output / seconds, "bound_s": bound,
+        "share_of_bound": bound / seconds, "warm_up_s": warm,
     }  # fmt: skip
+
+
+def serve_bound_s(machine: Machine, recipe: Recipe, lengths: list[tuple[int, int]]) -> float:
+    """Seconds that such requests cannot beat: all prompts at once, then steps of all that are not at their end."""
+    prompts, outputs = (np.array(column) for column in zip(*lengths, strict=True))
+    bound = machine.bound_s(recipe.name, recipe.dtype, int(prompts.sum()), 0, len(lengths))
+    for step in range(1, int(outputs.max())):
+        going = outputs > step
+        rows, context = int(going.sum()), float((prompts[going] + step).sum())
+        bound += machine.bound_s(recipe.name, recipe.dtype, rows, context, rows)
+    return bound
 
 
 # --- what the actors cost ---------------------------------------------------------------------------------------
@@ -291,6 +349,7 @@ def actors(machine: Machine, recipe: Recipe, batch: int, output: int, repeats: i
     """On and off, the fastest of repeats taken in turn. `cpu_us` is this process's own time: the actors' work, without
     the waiting; the worker's is in another process."""
     lengths = [(16, output)] * batch
+    recipe = replace(recipe, blocks=blocks_of(lengths), max_rows=batch)  # three engines at once
     runner = make_runner(recipe)
     bare, through = [], {"runs": [], "single steps": []}  # type: ignore[var-annotated]
     with serving(recipe) as with_runs, serving(recipe, runs_of_steps=False) as singly:
@@ -306,7 +365,7 @@ def actors(machine: Machine, recipe: Recipe, batch: int, output: int, repeats: i
         yield {
             "part": "actors", "model": recipe.name, "batch": batch, "steps": steps, "how": how,
             "bare_step_us": min(bare[1:]) * 1e6, "step_us": wall * 1e6, "added_us": (wall - min(bare[1:])) * 1e6,
-            "cpu_us": cpu * 1e6,
+            "added_share": wall / min(bare[1:]) - 1, "cpu_us": cpu * 1e6,
         }  # fmt: skip
 
 
@@ -317,18 +376,23 @@ def apart(runner: ProcessRunner) -> Iterator[None]:
     mine = [int(thread) for thread in os.listdir("/proc/self/task")] if len(cores) > 1 else []
     theirs = [int(thread) for pid in runner.pids for thread in os.listdir(f"/proc/{pid}/task")] if mine else []
     for core, threads in zip(cores, (mine, theirs), strict=False):
-        for thread in threads:
-            os.sched_setaffinity(thread, {core})
+        _pin(threads, [core])
     try:
         yield
     finally:
-        for thread in mine:
+        _pin(mine, cores)
+
+
+def _pin(threads: list[int], cores: list[int]) -> None:
+    for thread in threads:
+        with suppress(OSError):  # it may be gone by now
             os.sched_setaffinity(thread, cores)
 
 
 def gaps(recipe: Recipe, batch: int, output: int, repeats: int) -> Iterator[dict[str, Any]]:
     """What a worker waits between two plans of one step each, taken in turn with and without one ahead of the host."""
     lengths, found = [(16, output)] * batch, {True: [], False: []}  # type: ignore[var-annotated]
+    recipe = replace(recipe, blocks=blocks_of(lengths), max_rows=batch)
     for _ in range(repeats):
         for ahead, waits in found.items():
             runners: list[Watched] = []
@@ -355,41 +419,63 @@ def gaps(recipe: Recipe, batch: int, output: int, repeats: int) -> Iterator[dict
         }  # fmt: skip
 
 
+def their_model(machine: Machine, recipe: Recipe) -> Any:
+    """The model of transformers, with the numbers of our random one."""
+    import transformers
+
+    given = {key: value for key, value in recipe.config.items() if key != "architectures"}
+    kind = recipe.config["architectures"][0].removesuffix("ForCausalLM")
+    config = getattr(transformers, f"{kind}Config")(**given)
+    with torch.device(machine.device):
+        model = transformers.AutoModelForCausalLM.from_config(config, dtype=getattr(torch, recipe.dtype))
+    held, architecture = model.state_dict(), architecture_of(recipe)
+    with torch.no_grad():
+        for piece in weights.pieces(architecture):
+            held[piece.name].copy_(weights.drawn(piece, architecture, recipe.seed, str(machine.device)))
+    return model.eval()
+
+
 def theirs(machine: Machine, recipe: Recipe, batch: int, prompt: int, output: int) -> Iterator[dict[str, Any]]:
-    """transformers with the same shapes, random weights and prompts of equal length."""
+    """transformers with the same weights and prompts of equal length, after ours."""
     try:
         import transformers
     except ModuleNotFoundError:
         print("theirs: transformers is not installed")
+        yield {"part": "theirs", "model": recipe.name, "error": "transformers is not installed"}
         return
-    given = {key: value for key, value in recipe.config.items() if key != "architectures"}
-    kind = recipe.config["architectures"][0].removesuffix("ForCausalLM")
-    config = getattr(transformers, f"{kind}Config")(**given)
-    model = transformers.AutoModelForCausalLM.from_config(config, dtype=getattr(torch, recipe.dtype))
-    model = model.to(machine.device).eval()
-    ids = torch.randint(config.vocab_size, (batch, prompt), device=machine.device)
+    shape = {"part": "theirs", "model": recipe.name, "batch": batch, "prompt": prompt, "output": output}
+    lengths = [(prompt, output)] * batch
+    recipe = replace(recipe, max_rows=batch, blocks=blocks_of(lengths))
+    ours = make_runner(recipe)
+    seconds = min(bare_loop(ours, recipe, lengths, True)[0] for _ in range(2))
+    yield {**shape, "how": "ours, bare loop", "tokens_s": batch * output / seconds}
+    del ours
+    release()
+    model = their_model(machine, recipe)
+    ids = torch.randint(model.config.vocab_size, (batch, prompt), device=machine.device)
     settings = {"max_new_tokens": output, "min_new_tokens": output, "do_sample": False, "pad_token_id": 0}
-    mask = torch.ones_like(ids)
-    seconds = machine.time(
-        lambda: model.generate(ids, attention_mask=mask, cache_implementation="static", **settings), 1
-    )
-    ours = make_runner(replace(recipe, max_rows=batch))
-    our_seconds = min(bare_loop(ours, recipe, [(prompt, output)] * batch, True)[0] for _ in range(2))
-    yield {
-        "part": "theirs", "model": recipe.name, "batch": batch, "prompt": prompt, "output": output,
-        "how": f"generate, static cache, attention {model.config._attn_implementation}",
-        "tokens_s": batch * output / seconds, "our_bare_tokens_s": batch * output / our_seconds,
-    }  # fmt: skip
-    if machine.cuda:
-        from transformers import GenerationConfig
+    static = {"attention_mask": torch.ones_like(ids), "cache_implementation": "static"}
+    config = transformers.GenerationConfig(max_new_tokens=output, do_sample=False, eos_token_id=-1, pad_token_id=0)
+    ways: dict[str, Callable[[], object]] = {
+        "generate, static cache": lambda: model.generate(ids, **static, **settings),
+        "continuous batching": lambda: model.generate_batch(inputs=ids.tolist(), generation_config=config),
+    }
+    for how, call in ways.items():
+        if how != "continuous batching" or machine.cuda:
+            speed = their_speed(machine, call, batch * output)
+            paged = "paged|" if how == "continuous batching" else ""
+            yield {**shape, "how": how, "attention": f"{paged}{model.config._attn_implementation}", **speed}
 
-        config = GenerationConfig(max_new_tokens=output, do_sample=False, eos_token_id=-1, pad_token_id=0)
-        seconds = machine.time(lambda: model.generate_batch(inputs=ids.tolist(), generation_config=config), 1)
-        yield {
-            "part": "theirs", "model": recipe.name, "batch": batch, "prompt": prompt, "output": output,
-            "how": f"continuous batching, attention {model.config._attn_implementation}",
-            "tokens_s": batch * output / seconds,
-        }  # fmt: skip
+
+def their_speed(machine: Machine, call: Callable[[], object], tokens: int) -> dict[str, Any]:
+    """Tokens a second of the second call; the first one compiles."""
+    release()
+    try:
+        seconds = machine.time(call, 1)
+    except Exception as error:
+        traceback.print_exc()
+        return {"error": f"{type(error).__name__}: {error}"}
+    return {"tokens_s": tokens / seconds}
 
 
 # --- which cases ------------------------------------------------------------------------------------------------
@@ -404,34 +490,59 @@ def recipe_of(model: str, dtype: str, device: str, blocks: int, positions: int, 
     )
 
 
-def cases(machine: Machine, arguments: argparse.Namespace) -> Iterator[dict[str, Any]]:
-    """All that was asked for, one after the other."""
-    only, quick = arguments.only or PARTS, arguments.quick
-    for model in arguments.model or (["Llama-3.1-8B", "Qwen3-0.6B"] if machine.cuda else ["Tiny"]):
-        large = machine.cuda
-        blocks = 40_000 if large else 2048
+Part = Callable[[], Iterator[dict[str, Any]]]
+
+
+def parts(machine: Machine, arguments: argparse.Namespace) -> Iterator[tuple[str, str, Part]]:
+    """All that was asked for, one after the other: part, model, and how it is measured."""
+    only, quick, large = arguments.only or PARTS, arguments.quick, machine.cuda
+    for model in arguments.model or (["Llama-3.1-8B", "Qwen3-0.6B"] if large else ["Tiny"]):
         rows, positions = (256, 4096) if large else (32, 2048)
-        device = "cuda" if machine.cuda else "cpu"
-        recipe = recipe_of(model, arguments.dtype, device, blocks, positions, rows, arguments.threads)
+        device = "cuda" if large else "cpu"
+        recipe = recipe_of(model, arguments.dtype, device, 2048, positions, rows, arguments.threads)
         shapes = [(1, 1024), (64, 1024), (256, 1024)] if large else [(1, 256), (8, 256), (32, 256)]
-        if "decode" in only:
-            yield from decode(machine, recipe, shapes[:2] if quick else shapes)
-        if "prefill" in only:
-            yield from prefill(machine, recipe, [2048, 8192] if large else [128, 512])
-        if "actors" in only:
-            yield from actors(machine, recipe, 64 if large else 8, 64 if quick else 256, 2 if quick else 5)
-        if "actors" in only or "gap" in only:
-            yield from gaps(recipe, 64 if large else 8, 64 if quick else 256, 1 if quick else 3)
-        if "serve" in only:
-            yield from serve(machine, recipe, 256 if large else 32, 1024 if large else 200)
-        if "theirs" in only:
-            yield from theirs(machine, recipe, 32 if large else 8, 512 if large else 64, 128 if large else 64)
+        batch, output = 64 if large else 8, 64 if quick else 256
+        made: dict[str, Part] = {
+            "decode": partial(decode, machine, recipe, shapes[:2] if quick else shapes),
+            "prefill": partial(prefill, machine, recipe, [2048, 8192] if large else [128, 512]),
+            "serve": partial(serve, machine, recipe, 256 if large else 32, 1024 if large else 200),
+            "actors": partial(actors, machine, recipe, batch, output, 2 if quick else 5),
+            "gap": partial(gaps, recipe, batch, output, 1 if quick else 3),
+            "theirs": partial(theirs, machine, recipe, 32 if large else 8, 512 if large else 64, 128 if large else 64),
+        }
+        yield from ((name, model, part) for name, part in made.items() if name in only or _comes_with(name, only))
 
 
-def main() -> None:
-    """The command line."""
+def _comes_with(name: str, only: Collection[str]) -> bool:
+    return name == "gap" and "actors" in only
+
+
+def measured(name: str, model: str, part: Part) -> Iterator[dict[str, Any]]:
+    """The figures of a part; what goes wrong is one of them."""
+    start = time.perf_counter()
+    try:
+        yield from part()
+    except Exception as error:
+        traceback.print_exc()
+        yield {"part": name, "model": model, "error": f"{type(error).__name__}: {error}"}
+    finally:
+        release()
+        print(f"{name} of {model} took {time.perf_counter() - start:.0f} s", flush=True)
+
+
+def kept(file: Path | None, done: Collection[tuple[str, str]], device: str) -> list[dict[str, Any]]:
+    """What a file holds of other parts, models and devices."""
+    if file is None or not file.exists():
+        return []
+    found: list[dict[str, Any]] = json.loads(file.read_text("utf-8"))["cases"]["found"]
+    return [one for one in found if one.get("device") != device or (one["part"], one["model"]) not in done]
+
+
+def main() -> int:
+    """The command line; 1 if a part went wrong."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--json", type=Path, help="write the figures to this file")
+    parser.add_argument("--update", action="store_true", help="keep what that file holds of other parts and models")
     parser.add_argument("--quick", action="store_true", help="fewer shapes and repeats")
     parser.add_argument("--model", action="append", help="a preset; may be given several times")
     parser.add_argument("--only", action="append", choices=PARTS)
@@ -444,14 +555,22 @@ def main() -> None:
     arguments.dtype = arguments.dtype or ("float32" if device == "cpu" else "bfloat16")
     torch.set_num_threads(arguments.threads)
     machine = Machine(device, arguments.dtype)
-    print({key: round(value, 1) if isinstance(value, float) else value for key, value in machine.about().items()})
-    found = []
-    for case in cases(machine, arguments):
-        found.append(case)
-        print("  ".join(f"{key} {f'{it:,.3f}' if isinstance(it, float) else it}" for key, it in case.items()))
-    if arguments.json:
-        write(arguments.json, "live", {"device": machine.about(), "dtype": arguments.dtype, "found": found}, seed=0)
+    release()
+    about = machine.about()
+    print({key: round(value, 1) if isinstance(value, float) else value for key, value in about.items()}, flush=True)
+    found: list[dict[str, Any]] = []
+    asked = list(parts(machine, arguments))
+    before = kept(arguments.json if arguments.update else None, {part[:2] for part in asked}, about["device"])
+    for part in asked:
+        for case in measured(*part):
+            found.append({**case, "device": about["device"], "dtype": arguments.dtype})
+            shown = (f"{key} {f'{it:,.3f}' if isinstance(it, float) else it}" for key, it in case.items())
+            print("  ".join(shown), flush=True)
+        if arguments.json:
+            figures = {"device": about, "dtype": arguments.dtype, "found": before + found}
+            write(arguments.json, "live", figures, seed=0)
+    return int(any("error" in one for one in found))
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -61,9 +61,10 @@ TRIED = """\
   what one among a few does.
 * **Steps go to the context itself.** A context keeps its address when it is rebuilt, so plans need not pass through
   the worker that stands over it.
+* **Compiled, not rewritten.** No hot spot is left, only calls; so the modules that make most of them can be compiled as
+  they are, by mypyc (`setup.py`).
 * **Fewer collections.** A run makes hardly any cycles, so the garbage collector is asked to look less often while it
   lasts. Turning it off altogether was tried and dropped: a user's own cycles would stay.
-
 * **What a log of a million costs.** Ends of steps grow in a numpy column that readers see without a copy; how many rows
   take a block at a step is a byte; of request ids, only those ahead of a gap are kept; the summary squares in place.
 
@@ -73,7 +74,8 @@ TRIED = """\
   as it is, on 8 and on 256 replicas.
 * Sums over lists of decode rows instead of kept ones: less code, and as fast where a replica has a row or two, but each
   pass over a batch of a dozen costs more on 256 replicas than on 8.
-
+* Compiling messages and records as well: a compiled dataclass is made no faster than a plain one, and records are
+  pickled, which compiled classes with arguments cannot be.
 * Load reports on demand instead of one after every pass: routing would see other loads, and so be another policy.
 * Dropping the messages between engine, context and coordinator: they are the topology that is simulated.
 * Every token's time as a column of the log, as it was before: eight bytes a token are more than all the rest of a

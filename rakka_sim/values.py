@@ -128,11 +128,6 @@ class ExecuteBatch:
     timeout_s: float | None = None
     token_ids: tuple[int, ...] = ()
 
-    @property
-    def estimated_tokens(self) -> int:
-        """Tokens this request will cost, for rate limits: prompt plus `max_tokens` where given; at least 1."""
-        return max(1, self.prompt_tokens + (self.sampling.max_tokens or 0))
-
 
 @value
 class TokenUsage:

@@ -15,7 +15,7 @@ from types import ModuleType
 
 import pytest
 import typer
-from house_rules import HEAVY, RULES, Rule, apply, read_package
+from house_rules import HEAVY, RULES, Module, Rule, apply, read_package
 
 import rakka_sim
 from rakka_sim import cli, errors, messages
@@ -93,7 +93,9 @@ def _drawn_tree(text: str) -> dict[str, str]:
 
 
 def _real_tree(module: ModuleType, root: type) -> dict[str, str]:
-    own = [kind for kind in vars(module).values() if inspect.isclass(kind) and kind.__module__ == module.__name__]
+    own = [
+        kind for kind in vars(module).values() if inspect.isclass(kind) and kind.__module__.startswith(module.__name__)
+    ]
     return {kind.__name__: kind.__mro__[1].__name__ for kind in own if kind is not root}
 
 
@@ -115,6 +117,16 @@ def test_a_tree_is_read_as_it_is_drawn() -> None:
     assert _drawn_tree(drawn) == {"A": "Root", "B": "A", "C": "A", "D": "A", "E": "A", "F": "Root"}
 
 
+def _inside(package: ModuleType) -> list[Module]:
+    return [module for module in MODULES if module.name.startswith(package.__name__)]
+
+
+@pytest.mark.parametrize("package", [errors, messages], ids=lambda package: package.__name__)
+def test_a_package_of_names_has_all_that_its_files_define(package: ModuleType) -> None:
+    classes = [n.name for module in _inside(package) for n in module.tree.body if isinstance(n, ast.ClassDef)]
+    assert sorted(classes) == sorted(package.__all__)
+
+
 def _behaviour(source: str) -> list[str]:
     tree = ast.parse(source)
     functions = [node.name for node in ast.walk(tree) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)]
@@ -123,7 +135,7 @@ def _behaviour(source: str) -> list[str]:
 
 
 def test_messages_are_values_without_behaviour() -> None:
-    assert _behaviour(inspect.getsource(messages)) == []
+    assert [name for module in _inside(messages) for name in _behaviour(module.text)] == []
     assert _behaviour("class Plain:\n    def act(self): ...") == ["act", "Plain"]
 
 
@@ -180,7 +192,7 @@ def _strays(text: str) -> Iterator[str]:
 
 def test_no_text_holds_what_only_its_author_needs() -> None:
     texts = [path for path in _texts(ROOT) if path.name != "LICENSE"]
-    assert {"README.md", "Makefile", "run", "errors.py"} <= {path.name for path in texts}
+    assert {"README.md", "Makefile", "run", "values.py"} <= {path.name for path in texts}
     found = [f"{path.relative_to(ROOT)}:{stray}" for path in texts for stray in _strays(path.read_text("utf-8"))]
     assert not found, "\n".join(["", *found])
 

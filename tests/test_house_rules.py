@@ -49,10 +49,11 @@ BAD = [
     ("docstrings", "core.kv", "'''Doc.'''\ndef f(): ...", "f has no docstring"),
     ("docstrings", "core.kv", "'''Doc.'''\nclass C: ...", "C has no docstring"),
     ("sizes", "core.kv", "x = 1\n" * 331, "331 lines"),
-    ("sizes", "errors", "x = 1\n" * 701, "701 lines"),
     ("sizes", "core.kv", LONG_FUNCTION, "51 lines"),
-    ("errors_in_one_file", "core.kv", "class Full(Exception): ...", "Full is an error"),
-    ("errors_in_one_file", "core.kv", "from rakka_sim.errors import Timeout\nclass Late(Timeout): ...", "Late"),
+    ("errors_in_one_room", "core.kv", "class Full(Exception): ...", "Full is an error"),
+    ("errors_in_one_room", "core.kv", "from rakka_sim.errors import Timeout\nclass Late(Timeout): ...", "Late"),
+    ("one_door", "core.kv", "from rakka_sim.errors.requests import Timeout", "import it from rakka_sim.errors"),
+    ("one_door", "actors.engine", "if TYPE_CHECKING:\n    from rakka_sim.messages.engine import Drain", "messages"),
     ("no_changing_globals", "core.kv", "def f():\n    global n\n    n = 1", "global n"),
     ("no_changing_globals", "core.kv", "seen = {}", "seen"),
     ("no_changing_globals", "core.kv", "seen: list[int] = list()", "seen"),
@@ -79,6 +80,8 @@ GOOD = [
     ("core.kv", "TABLE = {1: 2}\nNAMES = dict(a=1)\ncell: list[int]\nEMPTY = ()"),
     ("runtime.base", "class _Full(Exception): ..."),
     ("core.kv", LONG_DOCSTRING),
+    ("errors.requests", "from rakka_sim.errors.base import RakkaError\nclass Late(RakkaError):\n    '''Doc.'''"),
+    ("actors.engine", "from rakka_sim.messages import Drain"),
 ]
 
 

@@ -14,6 +14,7 @@ from rakka_sim.messages import (
     Deregister,
     Deregistered,
     Expect,
+    GetLoad,
     LeaveRoom,
     Parked,
     Register,
@@ -36,10 +37,10 @@ class Route:
 
     __slots__ = ("engine", "place", "routed", "view")
 
-    def __init__(self, replica: int, engine: Ref[Any], capacity: int) -> None:
+    def __init__(self, replica: int, engine: Ref[Any], capacity: int, routed: int) -> None:
         self.view = ReplicaView(replica, Load(capacity=capacity), 0)
         self.engine = engine
-        self.routed = 0
+        self.routed = routed
         self.place = 0  # among the views
 
 
@@ -137,10 +138,12 @@ class DpCoordinator(Actor):
 
     def _register(self, ctx: Context, msg: Register) -> None:
         routes = self._routes.setdefault(msg.deployment, {})
-        routes[msg.replica] = Route(msg.replica, msg.engine, msg.capacity)
+        routes[msg.replica] = Route(msg.replica, msg.engine, msg.capacity, msg.routed)
         self._policies.setdefault(msg.deployment, self._make_policy())
         self._rebuild(msg.deployment)
         ctx.watch(msg.engine)
+        if msg.routed:
+            ctx.tell(msg.engine, GetLoad())  # what it has reported meanwhile was not heard
         if msg.deployment in self._parked and not self._passing:
             self._passing = True  # when the instant is over: replicas that come together share who has waited
             ctx.run(SchedulingPass(), lambda _: Schedule())

@@ -28,6 +28,8 @@ from rakka_sim.messages import (
     ReplicaReady,
     ReportLoad,
     Scheduled,
+    Stay,
+    Stays,
     StepFailed,
     Stepped,
     Withdrawn,
@@ -104,9 +106,15 @@ class EngineCore(Actor):
             case GetLoad(reply_to):
                 if reply_to is not None:
                     ctx.tell(reply_to, self._load())
+                else:
+                    self._reported = None
+                    self._report(ctx)
             case Drain():
                 self._drain = msg
                 self._wake(ctx)
+            case Stay(reply_to):
+                self._drain = None
+                ctx.tell(reply_to, Stays(self._identity.deployment, ctx.self))
             case Withdrawn():
                 self._received += 1
                 self._wake(ctx)

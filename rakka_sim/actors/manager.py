@@ -18,6 +18,7 @@ from rakka_sim.messages import (
     ReplicaReady,
     ReplicasLost,
     RoomAgain,
+    Stays,
     TellLosses,
 )
 from rakka_sim.runtime.api import Actor, Context, Ref, Terminated
@@ -54,6 +55,8 @@ class DeploymentManager(Actor):
                 self._roll_outs[name].ready(ctx, msg)
             case Deregistered(name):
                 self._roll_outs[name].deregistered(ctx, msg)
+            case Stays(name):
+                self._roll_outs[name].stays(ctx, msg)
             case Drained():
                 pass  # its GPUs are free when it is no more, of which `Terminated` tells
             case Terminated(ref, error):

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from rakka_sim.actors.demands import demand_of
 from rakka_sim.actors.members import NODES, Member
 from rakka_sim.actors.node_placement import PlacementActor
-from rakka_sim.core.placing import Claim, Demand, Plan, Quote, Tables, facts_of, make_policy, plan, preferred
+from rakka_sim.core.placing import Claim, Demand, Plan, Quote, Tables, facts_of, make_policy, plan, preferred, within
 from rakka_sim.core.placing.book import life_of
 from rakka_sim.errors import (
     ActorError,
@@ -181,14 +181,10 @@ class DeploymentPlacementActor(Actor):
     ) -> list[Quote]:
         """What every node that lives would give; one that dies meanwhile has nothing to give."""
         asked = []
-        for name, member in self._members.items():
-            limit = None
-            if constraints is not None:
-                if name not in (constraints.egress_nodes if demand.provider else constraints.gpu_nodes):
-                    continue
-                limit = constraints.gpu_nodes.get(name)
-            if member.ref is not None:
-                asked.append(ctx.ask(member.ref, GetQuote(demand, count, self._policy.sets, limit), ASK_TIMEOUT_S))
+        for name, limit in within(constraints, demand, self._members):
+            ref = self._members[name].ref
+            if ref is not None:
+                asked.append(ctx.ask(ref, GetQuote(demand, count, self._policy.sets, limit), ASK_TIMEOUT_S))
         quotes = []
         for question in asked:
             answer = await _answer_of(question)

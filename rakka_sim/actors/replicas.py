@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from rakka_sim.core.fleet import Due, Fleet, Stage
 from rakka_sim.core.supervision import Directive, RestartWindow, Supervision
 from rakka_sim.errors import RakkaError, Unrecoverable
-from rakka_sim.messages import Deregister, Deregistered, Drain, Register, Release, ReplicaReady
+from rakka_sim.messages import Deregister, Deregistered, Drain, Register, Release, ReplicaReady, Stay, Stays
 from rakka_sim.runtime.api import Actor, Context, Ref
 from rakka_sim.values import NodeAssignment, TransportKind
 
@@ -44,15 +44,21 @@ class Around:
 
 
 class Replica:
-    """One replica's GPUs, the engine on them, and how often it had to be replaced."""
+    """One replica's GPUs, the engine on them, and how often it had to be replaced.
 
-    __slots__ = ("assignment", "engine", "incarnation", "replacements")
+    Of the engine: whether it can serve, and, while it drains, how many requests have been routed to it (None: that is
+    not known yet) and whether it has been asked to stay.
+    """
+
+    __slots__ = ("asked", "assignment", "engine", "incarnation", "ready", "replacements", "routed")
 
     def __init__(self, assignment: NodeAssignment) -> None:
         self.assignment = assignment
         self.engine: Ref[Any] | None = None
         self.incarnation = 0
         self.replacements = RestartWindow(REPLACEMENTS)
+        self.ready = self.asked = False
+        self.routed: int | None = None
 
 
 class Replicas:
@@ -108,6 +114,8 @@ class Replicas:
         elif due is Due.DRAIN:
             self.fleet.happens(number, "drain")
             ctx.tell(self._around.coordinator, Deregister(name, number, ctx.self))
+        elif due is Due.RECALL:
+            self._recall(ctx, self._held[number])
         elif due is Due.GIVE_BACK:
             self.fleet.happens(number, "give_back")
             self._around.holdings.gave_back(ctx.now, name, self._held.pop(number).assignment)
@@ -126,6 +134,7 @@ class Replicas:
             self._give_up(ctx, number, error)
             return
         self.fleet.happens(number, "start")
+        replica.ready, replica.asked, replica.routed = False, False, None
         replica.engine = ctx.spawn(name, make, ENGINES)
         self._by_engine[replica.engine] = number
         ctx.watch(replica.engine)
@@ -141,16 +150,46 @@ class Replicas:
     def ready(self, ctx: Context, msg: ReplicaReady) -> None:
         """An engine can serve."""
         number = self._by_engine.get(msg.engine)
-        if number is not None and self.fleet.stage(number) is Stage.STARTING:
-            self.fleet.happens(number, "ready")
-            capacity = self.deployment.serving.max_concurrent
-            ctx.tell(self._around.coordinator, Register(msg.deployment, number, msg.engine, capacity))
+        if number is not None:
+            self._held[number].ready = True
+            if self.fleet.stage(number) is Stage.STARTING:
+                self._register(ctx, number, msg.engine, 0)
+
+    def _register(self, ctx: Context, number: int, engine: Ref[Any], routed: int) -> None:
+        self.fleet.happens(number, "ready")
+        capacity = self.deployment.serving.max_concurrent
+        ctx.tell(self._around.coordinator, Register(self.deployment.name, number, engine, capacity, routed))
 
     def deregistered(self, ctx: Context, msg: Deregistered) -> None:
         """No more requests will be routed to the replica; those on their way are to be waited for."""
         replica = self._held.get(msg.replica)
         if replica is not None and replica.engine is not None and self.fleet.stage(msg.replica) is Stage.DRAINING:
-            ctx.tell(replica.engine, Drain(ctx.self, msg.routed))
+            replica.routed = msg.routed
+            if self.fleet.due(msg.replica) is Due.RECALL:
+                self._recall(ctx, replica)
+            else:
+                ctx.tell(replica.engine, Drain(ctx.self, msg.routed))
+
+    def _recall(self, ctx: Context, replica: Replica) -> None:
+        """Call a drain off: one question at a time, and none before the coordinator has said what it has routed."""
+        if replica.engine is not None and replica.routed is not None and not replica.asked:
+            replica.asked = True
+            ctx.tell(replica.engine, Stay(ctx.self))
+
+    def stays(self, ctx: Context, msg: Stays) -> None:
+        """An engine takes requests again; if it is not wanted any more by now, it drains once more."""
+        number = self._by_engine.get(msg.engine)
+        replica = None if number is None else self._held[number]
+        if number is None or replica is None or replica.routed is None:
+            return
+        routed, replica.asked = replica.routed, False
+        if self.fleet.due(number) is not Due.RECALL:
+            ctx.tell(msg.engine, Drain(ctx.self, routed))
+            return
+        replica.routed = None
+        self.fleet.happens(number, "recall")
+        if replica.ready:
+            self._register(ctx, number, msg.engine, routed)
 
     def ended(self, ctx: Context, engine: Ref[Any], error: BaseException | None) -> bool:
         """An engine is no more: it has been drained, or it has died. False if it is none of these."""

@@ -14,7 +14,17 @@ from rakka_sim.actors.replicas import Around, Replicas
 from rakka_sim.core.fleet import Stage
 from rakka_sim.core.lifecycle import DEPLOYMENT, Lifecycle
 from rakka_sim.errors import RakkaError
-from rakka_sim.messages import Apply, DeploymentStatus, Deregistered, Expect, Place, Release, ReplicaReady, Resize
+from rakka_sim.messages import (
+    Apply,
+    DeploymentStatus,
+    Deregistered,
+    Expect,
+    Place,
+    Release,
+    ReplicaReady,
+    Resize,
+    Stays,
+)
 from rakka_sim.runtime.api import Context, Ref
 from rakka_sim.values import TransportKind
 
@@ -169,6 +179,11 @@ class RollOut:
     def deregistered(self, ctx: Context, msg: Deregistered) -> None:
         """The coordinator routes nothing more to a replica."""
         self._replicas.deregistered(ctx, msg)
+
+    def stays(self, ctx: Context, msg: Stays) -> None:
+        """An engine's drain has been called off in time."""
+        self._replicas.stays(ctx, msg)
+        self._settle(ctx)
 
     def ended(self, ctx: Context, engine: Ref[Any], error: BaseException | None) -> bool:
         """An engine is no more; False if it is not one of this deployment's."""

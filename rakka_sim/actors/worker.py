@@ -50,7 +50,7 @@ class AheadRunner(Runner, Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Launch:
-    """How a context gets its runner, as a job: after `seconds` of the clock or, if `real`, when `make` is done.
+    """How a context gets its runner: after `seconds` of the clock or, if `real`, when `make` is done.
 
     Where there are `weights`, the `loader` brings them first.
     """
@@ -61,14 +61,45 @@ class Launch:
     weights: Weights | None = None
     loader: Ref[Any] | None = None
 
+
+class Building:
+    """The making of one runner, as a job. If nobody wants it any more when it is there, it is closed at once.
+
+    A real one is made in a thread, which nothing can stop: its processes would else outlive whoever asked for them.
+    """
+
+    __slots__ = ("_given_up", "_launch", "_made", "real")
+
+    def __init__(self, launch: Launch) -> None:
+        self._launch, self.real = launch, launch.real
+        self._made: list[Runner] = []
+        self._given_up = False
+
     def ends_at(self, start: float, rng: np.random.Generator) -> float:
-        return start + self.seconds
+        return start + self._launch.seconds
 
     def cut(self, now: float) -> float:
         raise NotImplementedError("building a context has no boundary to stop at")
 
     def execute(self) -> Runner:
-        return self.make()
+        runner = self._launch.make()
+        self._made.append(runner)
+        if self._given_up:
+            self._close()
+        return runner
+
+    def give_up(self) -> None:
+        """Nobody takes the runner, or will."""
+        self._given_up = True
+        self._close()
+
+    def _close(self) -> None:
+        # Its thread and the actors' may both come here: a list hands what it holds to one of them alone.
+        try:
+            runner = self._made.pop()
+        except IndexError:
+            return
+        runner.close()
 
 
 @dataclass(slots=True)
@@ -89,6 +120,7 @@ class DeviceContext(Actor):
         self._next: Job[StepOutcome] | None = None  # what is to follow that without a pause
         self._began = self._loaded = 0.0  # s; when the weights are there the runner is made
         self._loading = False
+        self._building: Building | None = None
 
     def started(self, ctx: Context) -> None:
         self._began, loader = ctx.now, self._launch.loader
@@ -100,7 +132,8 @@ class DeviceContext(Actor):
 
     def _build(self, ctx: Context) -> None:
         self._loaded, self._loading = ctx.now, False
-        ctx.run(self._launch, Built)
+        self._building = Building(self._launch)
+        ctx.run(self._building, Built)
 
     def receive(self, ctx: Context, msg: Any) -> None:
         match msg:
@@ -144,6 +177,8 @@ class DeviceContext(Actor):
             ctx.tell(self._launch.loader, CancelLoad(ctx.self))
         if self._runner is not None:
             self._runner.close()
+        elif self._building is not None:
+            self._building.give_up()
 
 
 class Worker(Actor):

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import difflib
 import re
 from dataclasses import dataclass
 from typing import Literal
 
-from rakka_sim.errors import InputError, UnknownName
+from rakka_sim.config.catalogue import Catalogue
+from rakka_sim.errors import InputError
 
 GIB = 1 << 30
 _DATASHEET = "rates: vendor datasheet, dense; memory: total that CUDA reports"
@@ -102,20 +102,9 @@ def _key(name: str) -> str:
     return re.sub(r"[^a-z0-9]", "", name.lower()).removeprefix("nvidia").removeprefix("geforce")
 
 
-_BY_KEY = {_key(spec.name): spec for spec in GPUS}
-_BY_KEY.update({alias: _BY_KEY[_key(name)] for alias, name in _ALIASES.items()})
+_CATALOGUE = Catalogue("gpu", GPUS, _key, _ALIASES)
 
 
 def gpu(name: str) -> GpuSpec:
     """The catalogue's row, whatever the case, spaces and hyphens of `name`; raises UnknownName."""
-    spec = _BY_KEY.get(_key(name))
-    if spec is None:
-        raise UnknownName("gpu", name, suggest(_key(name), {key: row.name for key, row in _BY_KEY.items()}))
-    return spec
-
-
-def suggest(key: str, names: dict[str, str]) -> str:
-    """What a catalogue says to a key that it lacks: the names nearest to it, then all there are."""
-    near = list(dict.fromkeys(names[match] for match in difflib.get_close_matches(key, names, n=3)))
-    every = ", ".join(dict.fromkeys(names.values()))
-    return f"{every} (did you mean {' or '.join(near)}?)" if near else every
+    return _CATALOGUE.find(name)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from rakka_sim.config.gpus import GpuSpec, suggest
-from rakka_sim.errors import UnknownName
+from rakka_sim.config.catalogue import Catalogue
+from rakka_sim.config.gpus import GpuSpec
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,16 +72,12 @@ def _key(name: str) -> str:
     return re.sub(r"[^a-z0-9]", "", name.lower())
 
 
-_BY_KEY = {_key(spec.name): spec for spec in MACHINES}
-_BY_KEY.update({alias: _BY_KEY[_key(name)] for alias, name in _ALIASES.items()})
+_CATALOGUE = Catalogue("topology", MACHINES, _key, _ALIASES)
 
 
 def machine_spec(name: str) -> MachineSpec:
     """The catalogue's row, whatever the case, spaces and hyphens of `name`; raises UnknownName."""
-    spec = _BY_KEY.get(_key(name))
-    if spec is None:
-        raise UnknownName("topology", name, suggest(_key(name), {key: row.name for key, row in _BY_KEY.items()}))
-    return spec
+    return _CATALOGUE.find(name)
 
 
 def usual_machine(gpu: GpuSpec) -> MachineSpec:

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from rakka_sim.config.gpus import suggest
+from rakka_sim.config.catalogue import suggest
 from rakka_sim.config.shapes import DTYPE_BYTES, ModelSpec, dtype_bytes
 from rakka_sim.errors import InputError, UnknownName
 

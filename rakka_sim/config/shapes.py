@@ -123,14 +123,6 @@ class ModelSpec:
         """Bytes of keys and values that one token leaves behind in all layers."""
         return 2 * self.layers * self.kv_heads * self.head_dim * dtype_bytes(dtype, "kv dtype")
 
-    def flops_per_token(self, context: int = 0) -> int:
-        """Arithmetic of one token through layers and head, attending to `context` tokens."""
-        idle = self.sparse_layers * (self.experts - self.experts_per_token) * self.expert_parameters
-        matrices = self.linear_parameters - idle + self.head_parameters
-        full = self.layers if self.sliding_window is None else len(self.full_layers)
-        attended = full * context + (self.layers - full) * min(context, self.sliding_window or 0)
-        return 2 * matrices + 4 * self.heads * self.head_dim * attended
-
     # --- tensor parallelism -----------------------------------------------------------------------------------------
 
     def divides_by(self, tp: int) -> bool:

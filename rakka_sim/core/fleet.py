@@ -22,6 +22,7 @@ class Due(enum.StrEnum):
 
     START = "start"  # an engine on its GPUs
     DRAIN = "drain"  # its engine, which goes on until it has nothing left
+    RECALL = "recall"  # the drain is off: its engine goes on, unless it has nothing left already
     GIVE_BACK = "give back"  # its GPUs
 
 
@@ -31,6 +32,7 @@ _MOVES: dict[str, dict[Stage | None, Stage | None]] = {
     "start": {Stage.PLACED: Stage.STARTING},
     "ready": {Stage.STARTING: Stage.READY},
     "drain": {Stage.STARTING: Stage.DRAINING, Stage.READY: Stage.DRAINING},
+    "recall": {Stage.DRAINING: Stage.STARTING},
     "end": {Stage.STARTING: Stage.PLACED, Stage.READY: Stage.PLACED, Stage.DRAINING: Stage.PLACED},
     "give_back": {Stage.PLACED: None},
     "lose": dict.fromkeys(Stage, None),
@@ -76,7 +78,7 @@ class Fleet:
             return Due.START if needed else Due.GIVE_BACK
         if stage in (Stage.STARTING, Stage.READY) and not needed:
             return Due.DRAIN
-        return None
+        return Due.RECALL if stage is Stage.DRAINING and needed else None
 
     @property
     def up(self) -> bool:
@@ -108,7 +110,10 @@ class Fleet:
         return tuple(sorted(self._stages, reverse=True))
 
     def happens(self, number: int, what: str) -> None:
-        """place, start, ready, drain, end (of its engine), give_back, lose; raises InvariantBroken if it cannot be."""
+        """place, start, ready, drain, recall, end (of its engine), give_back, lose.
+
+        Raises InvariantBroken for what cannot be.
+        """
         before = self._stages.get(number)
         if before not in _MOVES[what]:
             raise InvariantBroken("fleet", f"replica {number} is {before or 'without GPUs'}: {what!r} cannot happen")

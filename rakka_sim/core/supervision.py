@@ -30,11 +30,6 @@ def by_tag(error: Exception) -> Directive:
     return Directive.ESCALATE
 
 
-def always_restart(error: Exception) -> Directive:
-    """For actors whose state may be lost at no harm."""
-    return Directive.RESTART
-
-
 @dataclass(frozen=True, slots=True)
 class Supervision:
     """One-for-one: at most `max_restarts` restarts within any `within_s` seconds, then escalate."""

@@ -11,7 +11,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
-from rakka_sim.config.gpus import GpuSpec, gpu, suggest
+from rakka_sim.config.catalogue import suggest
+from rakka_sim.config.gpus import GpuSpec, gpu
 from rakka_sim.errors import MigNoPeers, NoMigStart, UnknownName
 from rakka_sim.hardware.mig_tables import CUTS, Cut, Profile
 
@@ -135,11 +136,6 @@ class MigState:
             state, count = state.add(name, free[0]), count + 1
         return count
 
-    @property
-    def free_memory(self) -> int:
-        """Memory slices that no slice holds, usable or not."""
-        return _cut(self.gpu).memory - sum(row.memory for row, _ in self._rows())
-
     def _rows(self) -> list[tuple[Profile, int]]:
         return [(profile(self.gpu, name), start) for name, start in self.placed]
 
@@ -199,10 +195,3 @@ def states(kinds: tuple[Profile, ...]) -> tuple[tuple[tuple[str, int], ...], ...
 
     grow((), 0)
     return tuple(found)
-
-
-def is_maximal(kinds: tuple[Profile, ...], placed: Iterable[tuple[str, int]]) -> bool:
-    """Whether no slice of these profiles can be added."""
-    by_name = {row.name: row for row in kinds}
-    rows = [(by_name[name], start) for name, start in placed]
-    return not any(_starts(row, rows) for row in kinds)

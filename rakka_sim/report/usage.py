@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections import Counter
+import math
 from typing import Any
 
 import numpy as np
 
 from rakka_sim.records import EventLog, ReplicaFacts
+
+Array = np.ndarray[Any, np.dtype[Any]]
 
 
 def window(log: EventLog) -> tuple[float, float]:
@@ -36,8 +38,8 @@ def replicas(log: EventLog, seconds: float) -> list[dict[str, Any]]:
             {
                 **_facts(of),
                 **_startup(startups, place),
-                "requests": served[of.deployment, of.replica],
-                "output_tokens": tokens[of.deployment, of.replica],
+                "requests": served[place],
+                "output_tokens": tokens[place],
                 "steps": len(took),
                 "busy": float(took.sum()) / seconds if seconds > 0 else None,
                 "kv_mean": held / (of.kv_blocks * seconds) if known and seconds > 0 else None,
@@ -63,15 +65,40 @@ def _startup(startups: dict[str, Any], place: int) -> dict[str, Any]:
     return {"starts": len(mine), "startup_s": ready - began, "loading_s": loaded - began}
 
 
-def _served(log: EventLog) -> tuple[Counter[tuple[str, int]], Counter[tuple[str, int]]]:
-    """Requests and output tokens of each (deployment, replica)."""
-    requests, names = log.request_columns(), log.deployments
+def _served(log: EventLog) -> tuple[list[int], list[int]]:
+    """Requests and output tokens of each of the log's replicas.
+
+    One that has moved is several of them, on other GPUs each. A request belongs to those that it had when the request
+    was last seen there: at its last token, when it was seated, or when it ended.
+    """
+    requests, names, stays = log.request_columns(), log.deployments, _stays(log)
     keys = np.stack([requests["deployment"], requests["replica"]], axis=1)
-    places, inverse, count = np.unique(keys, axis=0, return_inverse=True, return_counts=True)
-    tokens = np.bincount(inverse.ravel(), requests["output_tokens"], len(places))
-    keyed = [(names[deployment], replica) for deployment, replica in places.tolist()]
-    numbers = (dict(zip(keyed, map(int, column), strict=True)) for column in (count, tokens))
-    return Counter(next(numbers)), Counter(next(numbers))
+    found, inverse = np.unique(keys, axis=0, return_inverse=True)
+    seen = np.where(np.isnan(requests["last_token"]), requests["scheduled"], requests["last_token"])
+    seen = np.where(np.isnan(seen), requests["ended"], seen)
+    own = [stays.get((names[deployment], replica)) for deployment, replica in found.tolist()]
+    # -1: no replica took them.
+    place = np.array([-1 if stay is None else stay[1][0] for stay in own], np.int64)[inverse.ravel()]
+    for number, stay in enumerate(own):
+        if stay is not None and len(stay[0]) > 1:
+            mine = np.flatnonzero(inverse.ravel() == number)
+            place[mine] = stay[1][np.maximum(np.searchsorted(stay[0], seen[mine], side="right") - 1, 0)]
+    taken, count = place >= 0, len(log.replicas)
+    tokens = np.bincount(place[taken], requests["output_tokens"][taken], count)
+    return np.bincount(place[taken], minlength=count).tolist(), tokens.astype(int).tolist()
+
+
+def _stays(log: EventLog) -> dict[tuple[str, int], tuple[Array, Array]]:
+    """When (s) each (deployment, replica) got which GPUs, as its place among the log's replicas; in order of time.
+
+    Where nobody said, it had them from the beginning.
+    """
+    found: dict[tuple[str, int], list[tuple[float, int]]] = {}
+    for place, of in enumerate(log.replicas):
+        spans = log.holdings.of(of) or [(-math.inf, math.inf)]
+        found.setdefault((of.deployment, of.replica), []).extend((begin, place) for begin, _ in spans)
+    columns = {key: zip(*sorted(stays), strict=True) for key, stays in found.items()}
+    return {key: (np.array(begins), np.array(places)) for key, (begins, places) in columns.items()}
 
 
 def kv_usage(found: list[dict[str, Any]]) -> dict[str, float | None]:

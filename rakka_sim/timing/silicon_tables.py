@@ -94,17 +94,22 @@ class Tables:
         kept = frame[frame["k"] == nearest].sort_values("m")
         return Curve(kept["m"].to_numpy(), kept["latency"].to_numpy() * (_MS * max(1.0, width / float(nearest))))
 
-    def decode(self, heads: int, kv_heads: int, head_dim: int, kv_dtype: str, window: int) -> Grid:
-        """One layer's attention of a batch of decode rows: rows x context."""
-        frame = self._select(
-            self._frame("attention", "generation_attention_perf"),
-            "decode attention",
+    def _attention(
+        self, stage: str, what: str, heads: int, kv_heads: int, head_dim: int, kv_dtype: str, window: int
+    ) -> pd.DataFrame:
+        return self._select(
+            self._frame("attention", f"{stage}_attention_perf"),
+            what,
             head_dim=head_dim,
             kv_cache_dtype=kv_dtype,
             window_size=window,
             num_heads=heads,
             num_key_value_heads=kv_heads,
         )
+
+    def decode(self, heads: int, kv_heads: int, head_dim: int, kv_dtype: str, window: int) -> Grid:
+        """One layer's attention of a batch of decode rows: rows x context."""
+        frame = self._attention("generation", "decode attention", heads, kv_heads, head_dim, kv_dtype, window)
         points: dict[tuple[float, ...], float] = {}
         for rows, isl, step, ms in frame[["batch_size", "isl", "step", "latency"]].itertuples(index=False):
             key = (float(rows), float(isl + step))
@@ -114,16 +119,8 @@ class Tables:
 
     def prefill(self, heads: int, kv_heads: int, head_dim: int, kv_dtype: str, window: int) -> Curve:
         """One layer's attention of one whole prompt, by its length."""
-        frame = self._select(
-            self._frame("attention", "context_attention_perf"),
-            "prefill attention",
-            head_dim=head_dim,
-            kv_cache_dtype=kv_dtype,
-            window_size=window,
-            num_heads=heads,
-            num_key_value_heads=kv_heads,
-            batch_size=1,
-        )
+        kept = self._attention("context", "prefill attention", heads, kv_heads, head_dim, kv_dtype, window)
+        frame = self._select(kept, "prefill attention", batch_size=1)
         best = frame.groupby("isl")["latency"].min()
         return Curve(best.index.to_numpy(), best.to_numpy() * _MS)
 

@@ -178,23 +178,96 @@ def test_a_wish_that_is_refused_does_not_undo_the_one_before() -> None:
     assert (accepted.result().ready, accepted.result().wanted) == (3, 3)
 
 
-def test_who_is_wanted_again_while_it_drains_starts_anew_on_its_gpus() -> None:
-    serving = serving_with(2)
+@pytest.mark.parametrize("pause_s", [0.0, STEP_S])
+def test_who_is_wanted_again_while_it_drains_serves_on(pause_s: float) -> None:
+    serving = serving_with(2, engine={"startup_s": 5.0})
     serving.submit(output=1)
     long = serving.submit(output=20)
     serving.run(2.5 * STEP_S)
     fewer = serving.scale(1)
-    serving.run(STEP_S)
+    serving.run(pause_s)
     more = serving.scale(2)
-    serving.run(2 * STEP_S)
-    assert not fewer.done
-    assert set(serving.assigned()) == {("m", 0)}
-    serving.finish()
-    serving.run(STEP_S)
-    assert serving.outcome(long) == "stop"
+    serving.run(0.1 * STEP_S)
     assert [fewer.result().wanted, more.result().wanted, more.result().ready] == [2, 2, 2]
-    assert on(serving) == {0: "n0", 1: "n1"}
-    assert list(serving.engines()) == ["m-0", "m-1.2"]
+    assert serving.assigned() == {("m", 0): 0, ("m", 1): 1}, "what it carries still is known again"
+    late = [serving.submit(output=3) for _ in range(3)]
+    serving.finish()
+    assert serving.outcome(long) == "stop"
+    took = [serving.client.ended[request].replica for request in late]
+    assert (took[0], sorted(took)) == (0, [0, 0, 1]), "the one that carries less first, then both alike"
+    assert list(serving.engines()) == ["m-0", "m-1"]
+    assert serving.faults.built == {"n0": 1, "n1": 1}
+    serving.scale(1)  # and it can be drained again, with all that has been routed to it in both its lives
+    serving.run(1.0)
+    assert on(serving) == {0: "n0"}
+    serving.check_idle()
+
+
+def test_at_whatever_message_it_is_wanted_again_it_serves_on_or_starts_anew() -> None:
+    """A drain from its first message to its end: its engine takes its last step meanwhile, and stops."""
+    came_to: dict[tuple[str, ...], int] = {}
+    for messages in range(60):
+        serving = serving_with(2, engine={"startup_s": STEP_S})
+        for output in (1, 4):
+            serving.submit(output=output)
+        serving.run(2.5 * STEP_S)
+        fewer = serving.scale(1)
+        for _ in range(messages):
+            if serving.system.env.peek() < 10 * STEP_S:
+                serving.system.env.step()
+        more = serving.scale(2)
+        serving.run(1.0)
+        late = [serving.submit(), serving.submit()]
+        serving.finish()
+        assert serving.outcomes() == ["stop"] * 4
+        assert (more.result().ready, more.result().wanted, fewer.done) == (2, 2, True)
+        assert {serving.client.ended[request].replica for request in late} == {0, 1}
+        assert on(serving) == {0: "n0", 1: "n1"}
+        serving.check_idle()
+        engines = tuple(serving.engines())
+        came_to[engines] = came_to.get(engines, 0) + 1
+    assert set(came_to) == {("m-0", "m-1"), ("m-0", "m-1.2")}, came_to
+
+
+def test_who_is_wanted_again_while_it_starts_starts_on() -> None:
+    serving = serving_with(1, engine={"startup_s": 5.0})
+    serving.scale(2)
+    serving.run(1.0)
+    answers = [serving.scale(1), serving.scale(2)]
+    serving.run(1.0)
+    assert not any(answer.done for answer in answers)
+    assert set(serving.assigned()) == {("m", 0)}
+    serving.run(3.1)
+    assert [answer.result().ready for answer in answers] == [2, 2]
+    assert serving.faults.built == {"n0": 1, "n1": 1}
+    serving.check_idle()
+
+
+PAUSES = st.sampled_from([0.3 * STEP_S, 2.7 * STEP_S]) | st.integers(0, 12)  # seconds, or so many messages
+
+
+@settings(max_examples=200)
+@given(st.lists(st.tuples(st.integers(1, 3), PAUSES), min_size=1, max_size=12), st.none() | st.integers(0, 1 << 20))
+def test_whatever_is_wanted_and_when_no_request_is_lost(
+    wishes: list[tuple[int, float | int]], shuffle: int | None
+) -> None:
+    serving = serving_with(2, engine={"startup_s": STEP_S}, nodes=3, shuffle_ties=shuffle)
+    answers = []
+    for wanted, pause in wishes:
+        serving.submit(output=6)
+        serving.submit(output=2)
+        answers.append(serving.scale(wanted))
+        if isinstance(pause, float):
+            serving.run(pause)
+        for _ in range(pause if isinstance(pause, int) else 0):
+            if serving.system.env.peek() == serving.system.now:
+                serving.system.env.step()
+    serving.finish()
+    serving.run(1.0)
+    assert serving.outcomes() == ["stop"] * (2 * len(wishes))
+    assert all(answer.done for answer in answers)
+    assert len(on(serving)) == serving.status().ready == wishes[-1][0]
+    serving.check_idle()
 
 
 def test_a_wish_while_it_starts() -> None:

@@ -109,15 +109,11 @@ def test_parameters_are_those_that_transformers_counts(config: dict[str, Any], p
     assert from_hf(config).parameters == parameters
 
 
-def test_bytes_and_operations_of_llama_8b() -> None:
+def test_bytes_of_llama_8b() -> None:
     llama = model_spec("Llama-3.1-8B")
     assert llama.weight_bytes() == 2 * 8_030_261_248
     assert llama.kv_bytes_per_token() == 2 * 32 * 8 * 128 * 2 == 131_072
     assert llama.kv_bytes_per_token("fp8") == 65_536
-    # Everything but the embedding's rows is multiplied once; norms are not matrices.
-    matrices = 8_030_261_248 - 128_256 * 4096 - (32 * 2 + 1) * 4096
-    assert llama.flops_per_token() == 2 * matrices == 15_009_316_864
-    assert llama.flops_per_token(1000) - llama.flops_per_token() == 4 * 32 * 4096 * 1000
 
 
 def test_fp8_halves_the_layers_and_leaves_embedding_and_head() -> None:
@@ -131,7 +127,6 @@ def test_a_token_uses_eight_of_128_experts() -> None:
     expert = 3 * 2048 * 768
     assert qwen.parameters - qwen.active_parameters == 48 * 120 * expert
     assert qwen.active_parameters == 3_353_032_704
-    assert qwen.flops_per_token() < 2 * qwen.active_parameters
 
 
 def test_experts_only_in_the_layers_that_have_them() -> None:
@@ -248,11 +243,6 @@ def test_a_window_counts_where_the_architecture_uses_it(config: dict[str, Any], 
     assert from_hf(config).sliding_window == window
 
 
-def test_a_window_bounds_what_is_attended() -> None:
-    mistral = from_hf(SMALL | {"architectures": ["MistralForCausalLM"], "sliding_window": 100})
-    assert mistral.flops_per_token(100) == mistral.flops_per_token(5000) > mistral.flops_per_token(99)
-
-
 def test_kv_heads_are_split_then_copied() -> None:
     llama = model_spec("Llama-3.1-8B")  # 32 heads, 8 KV heads
     assert [tp for tp in range(-1, 65) if llama.divides_by(tp)] == [1, 2, 4, 8, 16, 32]
@@ -265,12 +255,9 @@ def test_a_spec_is_a_value() -> None:
     assert {model_spec("Qwen3-8B"): 1}[model_spec("Qwen/Qwen3-8B")] == 1
 
 
-def test_windows_on_some_layers_cost_less_arithmetic_on_those_alone() -> None:
+def test_windows_on_some_layers_are_read_in_both_spellings() -> None:
     some = from_hf(QWEN_25_7B | {"use_sliding_window": True, "max_window_layers": 14, "sliding_window": 1000})
     assert (some.sliding_window, some.full_layers) == (1000, tuple(range(14)))
-    every = from_hf(QWEN_25_7B | {"use_sliding_window": True, "max_window_layers": 0, "sliding_window": 1000})
-    none = from_hf(QWEN_25_7B)
-    assert 2 * some.flops_per_token(5000) == every.flops_per_token(5000) + none.flops_per_token(5000)
     # The other spelling says it layer by layer.
     kinds = ["full_attention", "sliding_attention"] * 14
     spelt = from_hf(QWEN_25_7B | {"use_sliding_window": True, "layer_types": kinds})

@@ -50,15 +50,15 @@ class FleetMachine(RuleBasedStateMachine):
         elif stage in ("starting", "ready"):
             assert due is (None if self.needed(number) else Due.DRAIN)
         else:
-            assert due is None
+            assert due is (Due.RECALL if stage == "draining" and self.needed(number) else None)
         if due is Due.GIVE_BACK:
             self.fleet.happens(number, "give_back")
             del self.rows[number]
         elif due is not None:
             self.fleet.happens(number, due.value)
-            self.rows[number] = "starting" if due is Due.START else "draining"
+            self.rows[number] = "draining" if due is Due.DRAIN else "starting"
 
-    @rule(number=NUMBERS, what=st.sampled_from(["ready", "end", "lose", "give_back", "start", "drain"]))
+    @rule(number=NUMBERS, what=st.sampled_from(["ready", "end", "lose", "give_back", "start", "drain", "recall"]))
     def something_happens(self, number: int, what: str) -> None:
         possible = {
             "ready": {"starting": "ready"},
@@ -67,6 +67,7 @@ class FleetMachine(RuleBasedStateMachine):
             "give_back": {"placed": ""},
             "start": {"placed": "starting"},
             "drain": {"starting": "draining", "ready": "draining"},
+            "recall": {"draining": "starting"},
         }[what]
         stage = self.rows.get(number)
         if stage not in possible:
@@ -119,6 +120,7 @@ def test_a_fleet_that_does_what_is_due_gets_what_is_wanted() -> None:
     for number in (3, 2):
         assert fleet.due(number) is Due.DRAIN
         fleet.happens(number, "drain")
+    assert [fleet.due(number) for number in range(4)] == [None, Due.RECALL, None, None]
     for number in (3, 1, 2):
         fleet.happens(number, "end")
     assert [fleet.due(number) for number in range(4)] == [None, Due.START, Due.GIVE_BACK, Due.GIVE_BACK]

@@ -289,6 +289,19 @@ def _spoilt(name: str, pattern: str, new: str, count: int = 0) -> Machine:
     return read_nccl_xml(re.sub(pattern, new, text, count=count))
 
 
+def _address(machine: Machine, gpu: int) -> str:
+    return next(pci.bus_id for pci in machine.devices if pci.gpu and pci.gpu.index == gpu)
+
+
+def _reporting(machine: Machine, gpu: int, pattern: str, new: str) -> Machine:
+    """The machine as it is read where one GPU's report is spoilt."""
+    text = write_nccl_xml(machine)
+    start = text.index(f'busid="{_address(machine, gpu)}"')
+    end = text.index("</gpu>", start)
+    assert re.search(pattern, text[start:end])
+    return read_nccl_xml(text[:start] + re.sub(pattern, new, text[start:end]) + text[end:])
+
+
 @pytest.mark.parametrize(
     ("pattern", "new"),
     [
@@ -313,10 +326,7 @@ def test_what_no_system_should_say_of_a_machine_is_noted_and_costs_no_placement(
 
 def test_a_gpu_that_lost_its_nvlinks_is_taken_last() -> None:
     """As on a real GB300, where one GPU of eight came up without them."""
-    text = write_nccl_xml(preset("hgx-h100"))
-    start = text.index('<gpu dev="0"')
-    end = text.index("</gpu>", start)
-    machine = read_nccl_xml(text[:start] + re.sub(r"\s*<nvlink [^>]*/>", "", text[start:end]) + text[end:])
+    machine = _reporting(preset("hgx-h100"), 0, r"\s*<nvlink [^>]*/>", "")
     cluster = Cluster([NodeFacts("n", MachineShape(machine))])
     assert [cluster.place(deployment(f"d{k}", 1, 2))[0].gpus for k in range(3)] == [(1, 2), (3, 4), (5, 6)]  # type: ignore[index]
     assert cluster.place(deployment("last", 1, 2))[0].gpus == (0, 7)  # type: ignore[index]
@@ -325,12 +335,7 @@ def test_a_gpu_that_lost_its_nvlinks_is_taken_last() -> None:
 def test_a_link_that_one_end_reports_is_no_link() -> None:
     """GPUs 0 and 3 have two links, of which only 0 knows: four replicas take other pairs."""
     machine = preset("dgx1-v100")
-    text = write_nccl_xml(machine)
-    address = {pci.gpu.index: pci.bus_id for pci in machine.devices if pci.gpu}
-    start = text.index(f'busid="{address[3]}"')
-    end = text.index("</gpu>", start)
-    cut = re.sub(rf'\s*<nvlink target="{address[0]}"[^>]*/>', "", text[start:end])
-    read = read_nccl_xml(text[:start] + cut + text[end:])
+    read = _reporting(machine, 3, rf'\s*<nvlink target="{_address(machine, 0)}"[^>]*/>', "")
     assert any("GPU 0 reports 2 NVLinks to GPU 3, which reports 0" in note for note in read.notes)
     placed = Cluster([NodeFacts("n", MachineShape(read))]).place(deployment("d", 4, 2))
     assert placed is not None
@@ -340,12 +345,7 @@ def test_a_link_that_one_end_reports_is_no_link() -> None:
 def test_of_links_that_both_ends_report_the_fewer_count() -> None:
     """GPU 3 knows of one of its two links to GPU 0; which pair is wider decides where a replica goes."""
     machine = preset("dgx1-v100")
-    text = write_nccl_xml(machine)
-    address = {pci.gpu.index: pci.bus_id for pci in machine.devices if pci.gpu}
-    start = text.index(f'busid="{address[3]}"')
-    end = text.index("</gpu>", start)
-    cut = re.sub(rf'(<nvlink target="{address[0]}" count=)"2"', r'\1"1"', text[start:end])
-    read = read_nccl_xml(text[:start] + cut + text[end:])
+    read = _reporting(machine, 3, rf'(<nvlink target="{_address(machine, 0)}" count=)"2"', r'\1"1"')
     assert read.links(0, 3) == 1
     assert any("reports 1: 1 counted" in note for note in read.notes)
     placed = Cluster([NodeFacts("n", MachineShape(read))]).place(deployment("d", 4, 2))

@@ -19,6 +19,7 @@ ACTOR, NODE = "rakka_sim/actors/placement.py", "rakka_sim/actors/node_placement.
 FLEET, AUDIT = "rakka_sim/core/fleet.py", "rakka_sim/records/audit.py"
 ROLL_OUT, REPLICAS = "rakka_sim/actors/roll_out.py", "rakka_sim/actors/replicas.py"
 COORDINATOR, REQUEST = "rakka_sim/actors/coordinator.py", "rakka_sim/actors/request.py"
+ENGINE = "rakka_sim/actors/engine.py"
 
 TESTS = "tests/core/test_placing"
 BY_FILE = {
@@ -39,7 +40,8 @@ BY_FILE = {
 }
 SCALE_TESTS = ["tests/core/test_fleet.py", "tests/actors/test_scaling.py"]
 BY_FILE |= {FLEET: SCALE_TESTS, ROLL_OUT: SCALE_TESTS, REPLICAS: SCALE_TESTS}
-BY_FILE |= {COORDINATOR: ["tests/actors/test_coordinator.py"], REQUEST: ["tests/actors/test_request.py"]}
+BY_FILE |= {COORDINATOR: ["tests/actors/test_coordinator.py", *SCALE_TESTS], ENGINE: SCALE_TESTS}
+BY_FILE |= {REQUEST: ["tests/actors/test_request.py"]}
 BY_FILE |= {AUDIT: ["tests/scenarios/test_scale_schedule.py"]}
 # Of the tests on placing one deployment, those that say something of every policy or of one; others say nothing of it.
 ON_POLICIES = "failure_domains or goes_round or are_even or pays_least or equally_empty or (goes_where and {0}) or {0}"
@@ -311,6 +313,16 @@ SCALING: list[tuple[str, str, str]] = [
     (ROLL_OUT, "if (fleet.settled or self._remote) and not self._busy:", "if fleet.settled and not self._busy:"),
     (ROLL_OUT, "self._mending = self._mending or bool(self._replicas.fleet.lacking())", "pass"),
     (REPLICAS, "self._around.room_again(ctx)", "pass"),
+    # A drain can be called off: in time, with the counts of before; else it goes on.
+    (FLEET, "return Due.RECALL if stage is Stage.DRAINING and needed else None", "return None"),
+    (REPLICAS, "replica.routed is not None and not replica.asked:", "not replica.asked:"),
+    (REPLICAS, "if self.fleet.due(number) is not Due.RECALL:", "if False:"),
+    (REPLICAS, "self._register(ctx, number, msg.engine, routed)", "self._register(ctx, number, msg.engine, 0)"),
+    (REPLICAS, "if replica.ready:", "if True:"),
+    (REPLICAS, "self._held[number].ready = True", "self._held[number].ready = False"),
+    (COORDINATOR, "if msg.routed:", "if False:"),
+    (COORDINATOR, "self.routed = routed", "self.routed = 0"),
+    (ENGINE, "self._drain = None\n                ctx", "ctx"),
     # Who waits for a replica is counted once, when it is routed, and leaves when it has no use for one.
     (COORDINATOR, "if len(parked) < room or self._views.get(msg.deployment):", "if room:"),
     (COORDINATOR, "msg = parked.pop(request_id, None)", "msg = parked.get(request_id)"),

@@ -6,7 +6,7 @@ import os
 import resource
 import signal
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any
 
@@ -20,7 +20,7 @@ from rakka_sim.config.loading import load_scenario
 from rakka_sim.engines.processes import ProcessRunner
 from rakka_sim.engines.recipe import Recipe
 from rakka_sim.errors import Unrecoverable
-from rakka_sim.messages import Apply, CancelRequest
+from rakka_sim.messages import Apply, CancelRequest, NodeLost
 from rakka_sim.records import EventLog
 from rakka_sim.report.report import Report
 from rakka_sim.runtime.live import LiveRuntime
@@ -36,23 +36,36 @@ DRAWN = Sampling(temperature=1.0)
 class Live:
     """A deployment of the tiny model, its processes in reach, and a fault for the moment when enough has been heard."""
 
-    def __init__(self, **deployment: Any) -> None:
+    def __init__(self, dtype: str = "float64", of_node: int = 2, **deployment: Any) -> None:
+        self.dtype = dtype
         settings = {
             "num_gpu_blocks": 64,
             "max_num_seqs": 8,
             "max_num_batched_tokens": 64,
             "max_model_len": 256,
             "frontend_overhead_us": 0.0,
+            "device": "cpu",
             "cpu_threads": 1,
             "stream_interval_s": 0.001,
             **deployment.pop("runtime_config", {}),
         }
         given = {"name": "m", "model": "Tiny", "runtime_config": settings, **deployment}
-        nodes = [{"name": "n", "gpu": "L40S", "gpus": 2}]
+        nodes = [{"name": "n", "gpu": "L40S", "gpus": of_node}]
         self.scenario, _ = load_scenario({"cluster": {"nodes": nodes}, "deployment": [given]})
         self.runners: list[ProcessRunner] = []
         self.log = EventLog()
         self.at_start: Callable[[ProcessRunner], None] = lambda runner: None
+
+    def make(self, deployment: Any, node: Any, plan: Any) -> Callable[[], Any]:
+        recipe = Recipe.of(deployment, plan.limits.max_model_len, plan.kv_blocks, plan.gpus)
+
+        def start() -> ProcessRunner:
+            runner = ProcessRunner.start(replace(recipe, dtype=self.dtype), deployment.engine.watchdog_s)
+            self.runners.append(runner)
+            self.at_start(runner)
+            return runner
+
+        return start
 
     def play(
         self,
@@ -68,18 +81,6 @@ class Live:
         When `after` tokens have been heard, `then` happens to the newest processes, and `cancel` is cancelled.
         """
         deployment = self.scenario.deployment[0]
-
-        def make(deployment: Any, node: Any, plan: Any) -> Callable[[], Any]:
-            recipe = Recipe.of(deployment, plan.limits.max_model_len, plan.kv_blocks, plan.gpus)
-
-            def start() -> ProcessRunner:
-                runner = ProcessRunner.start(replace(recipe, dtype="float64"), deployment.engine.watchdog_s)
-                self.runners.append(runner)
-                self.at_start(runner)
-                return runner
-
-            return start
-
         batches = [
             ExecuteBatch(n, "m", prompt, output, ((n, prompt),), sampling)
             for n, (prompt, output) in enumerate(requests, 1)
@@ -87,7 +88,7 @@ class Live:
         with ThreadPoolExecutor(6) as waiting:
             system = LiveRuntime(executor=waiting)
             try:
-                stack = build(system, self.scenario, self.log, make, real_tokens=True, real_launch=True)
+                stack = build(system, self.scenario, self.log, self.make, real_tokens=True, real_launch=True)
                 status = system.ask(stack.manager, Apply(deployment), 300.0)
                 assert status.error is None
 
@@ -147,6 +148,30 @@ def kill(runner: ProcessRunner) -> None:
 def test_an_undisturbed_run() -> None:
     live = Live()
     complete(*live.play(REQUESTS))
+    assert len(live.runners) == 1
+    assert not any(rank.process.is_alive() for rank in live.runners[0]._ranks)
+
+
+def test_a_node_that_is_lost_while_its_engine_is_built_leaves_no_process() -> None:
+    live = Live()
+    begun: Future[None] = Future()
+    go: Future[None] = Future()
+
+    def hold(runner: ProcessRunner) -> None:
+        begun.set_result(None)
+        go.result(100.0)
+
+    live.at_start = hold
+    with ThreadPoolExecutor(6) as waiting:
+        system = LiveRuntime(executor=waiting)
+        try:
+            stack = build(system, live.scenario, live.log, live.make, real_tokens=True, real_launch=True)
+            system.tell(stack.manager, Apply(live.scenario.deployment[0]))
+            begun.result(100.0)
+            system.ask(stack.placement, NodeLost("n"), 10.0)
+        finally:
+            go.set_result(None)
+            system.stop()
     assert len(live.runners) == 1
     assert not any(rank.process.is_alive() for rank in live.runners[0]._ranks)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from rakka_sim.core.placing import Demand, Offer
 from rakka_sim.errors import NotBuilt, NotEnoughGpus, UnknownName
 from rakka_sim.messages import GetDeployment, GetPlacements, NodeLost, NodeReturned
 from rakka_sim.report.report import Report
+from rakka_sim.report.usage import replicas
 
 SCENARIOS = Path(__file__).resolve().parents[2] / "scenarios"
 
@@ -156,6 +158,34 @@ def test_requests_survive_their_node_and_its_replica_comes_back_with_it() -> Non
     serving.run(5.0)
     assert {serving.client.ended[i].replica for i in ids} == {0, 1}
     serving.log.check()
+
+
+def test_the_requests_of_a_replica_that_has_moved_count_once_and_where_it_was_then() -> None:
+    serving, served = two_nodes(gpus=1), Counter[tuple[Any, ...]]()
+    placement = serving.stack.placement
+
+    def serve(count: int) -> None:
+        (result,) = serving.system.ask(placement, GetPlacements(), 10.0)
+        places = {each.replica_index: (each.node, *each.gpus) for each in result.assignments}
+        numbers = [serving.submit() for _ in range(count)]
+        serving.run(5.0)
+        served.update((i := serving.client.ended[n].replica, *places[i]) for n in numbers)
+
+    serving.up()
+    serve(7)
+    serving.system.ask(placement, NodeLost("a"), 10.0)
+    serving.run(1.0)
+    serve(4)
+    serving.system.ask(placement, NodeReturned("a"), 10.0)
+    serving.system.ask(placement, NodeLost("b"), 10.0)
+    serving.run(1.0)
+    serve(3)
+    found = replicas(serving.log, 1.0)
+    counted = {(of["replica"], of["node"], *of["gpus"]): (of["requests"], of["output_tokens"]) for of in found}
+    assert len(counted) == len(found) == 4  # replica 0 was on a, on b and on a again
+    each = serving.log.request_columns()["output_tokens"][0]
+    assert counted == {place: (served[place], served[place] * each) for place in counted}
+    assert sum(served.values()) == 14
 
 
 def test_a_lost_replica_moves_to_where_there_is_room() -> None:

@@ -94,6 +94,38 @@ def test_a_schedule_is_told_in_the_report(report: Report) -> None:
     assert report.to_dict()["facts"]["scale"] == report.facts["scale"]
 
 
+@pytest.mark.parametrize("runs_of_steps", [True, False])
+def test_a_drain_that_is_called_off_costs_no_start(runs_of_steps: bool) -> None:
+    """Long requests on both replicas; one is surplus for half a second, and then it takes new ones beside its old."""
+    scenario = {
+        "cluster": {"nodes": [{"name": "box", "gpu": "H100", "gpus": 2}]},
+        "deployment": [
+            {
+                "name": "chat",
+                "model": "meta-llama/Llama-3.1-8B",
+                "replicas": 2,
+                "runtime_config": {"startup_s": 10.0, "runs_of_steps": runs_of_steps},
+            }
+        ],
+        "scale": [{"at_s": 2.0, "replicas": 1}, {"at_s": 2.5, "replicas": 2}],
+        "workload": {
+            "requests": 100,
+            "arrivals": {"kind": "poisson", "rate": 20.0},
+            "lengths": {"kind": "fixed", "prompt": 200, "output": 400},
+        },
+    }
+    report = rakka_sim.run(scenario, progress=False)
+    of, begin = report.requests, report.requests.arrival_s.min()
+    assert set(of.outcome) == {"stop"}
+    assert [(step["ready"], step["wanted"]) for step in report.facts["scale"]] == [(2, 2), (2, 2)]
+    assert [replica["starts"] for replica in report.summary()["replicas"]] == [1, 1]
+    mine = of[of.replica == 1].arrival_s - begin
+    begun = report.facts["scale"][1]["answered_s"] - 2.5
+    assert begun == 0.0, "there was nothing to wait for"
+    assert not ((mine > 2.1) & (mine < 2.4)).any()
+    assert (mine > 2.5).sum() > 10
+
+
 def test_the_same_schedule_gives_the_same_messages() -> None:
     few = {**SHORT, "scale.0.at_s": 1.0, "scale.1.at_s": 13.0, "workload.0.requests": 60, "workload.1.requests": 150}
     assert_deterministic(SCENARIO, overrides=few)

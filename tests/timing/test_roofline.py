@@ -142,6 +142,18 @@ def test_nothing_takes_no_time() -> None:
     assert roof.seconds(StepShape()) == roof.bytes_moved(StepShape()) == roof.flops(StepShape()) == 0.0
 
 
+def test_the_operations_of_a_token_by_hand() -> None:
+    """Everything but the embedding's rows is multiplied once (norms are not matrices), and the context twice."""
+    matrices = 8_030_261_248 - 128_256 * 4096 - (32 * 2 + 1) * 4096
+    roof = Roofline(LLAMA, gpu("H200"))
+    assert roof.flops(decode(1, 1000)) == 2 * matrices + 4 * 32 * 4096 * 1000
+    assert 2 * matrices == 15_009_316_864
+    qwen = model_spec("Qwen3-30B-A3B")  # of its experts a token meets eight
+    attention = 4 * 48 * 32 * 128 * 1000
+    active = qwen.active_parameters - qwen.small_parameters - qwen.embedding_parameters
+    assert Roofline(qwen, gpu("H200")).flops(decode(1, 1000)) == 2 * active + attention
+
+
 def test_the_bound_of_one_sequence_is_its_bytes() -> None:
     """15.01 GB of weights and 131,072 bytes of KV per token through 4.8 TB/s."""
     read = 2 * (LLAMA.linear_parameters + LLAMA.head_parameters)
@@ -181,6 +193,7 @@ def test_beyond_its_window_a_context_costs_nothing() -> None:
     roof = Roofline(WINDOWED, gpu("H200"))
     assert roof.seconds(decode(4, 1024)) == roof.seconds(decode(4, 9999)) > roof.seconds(decode(4, 1023))
     assert roof.seconds(prefill(64, 5000)) == roof.seconds(prefill(64, 9000)) > roof.seconds(prefill(64, 100))
+    assert roof.flops(decode(4, 1024)) == roof.flops(decode(4, 9999)) > roof.flops(decode(4, 1023))
 
 
 def test_a_batch_reads_the_experts_that_it_touches() -> None:

@@ -7,7 +7,7 @@
 from rakka_sim.core.placing.batch import place_all
 from rakka_sim.core.placing.book import NodeBook
 from rakka_sim.core.placing.ledger import Batch, Ledger, facts_of, preferred
-from rakka_sim.core.placing.planning import Plan, plan
+from rakka_sim.core.placing.planning import Plan, plan, within
 from rakka_sim.core.placing.policies import DEFAULT, POLICIES, Policy, make_policy
 from rakka_sim.core.placing.sets import SetTable, Tables
 from rakka_sim.core.placing.shapes import Alike, Shape
@@ -36,4 +36,5 @@ __all__ = [
     "place_all",
     "plan",
     "preferred",
+    "within",
 ]

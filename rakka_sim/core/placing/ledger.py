@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 from rakka_sim.core.placing.book import NodeBook
-from rakka_sim.core.placing.planning import Plan, plan
+from rakka_sim.core.placing.planning import Plan, plan, within
 from rakka_sim.core.placing.policies import DEFAULT, make_policy
 from rakka_sim.core.placing.sets import Tables
 from rakka_sim.core.placing.shapes import Alike
@@ -106,15 +106,8 @@ class Ledger:
 
     def quotes(self, demand: Demand, count: int, constraints: PlacementConstraints | None = None) -> list[Quote]:
         """What each node would give; `constraints` leave out nodes, and GPUs of high ordinals."""
-        quotes = []
-        for name, book in self.books.items():
-            limit = None
-            if constraints is not None:
-                if name not in (constraints.egress_nodes if demand.provider else constraints.gpu_nodes):
-                    continue
-                limit = constraints.gpu_nodes.get(name)
-            quotes.append(book.quote(demand, count, self.policy.sets, limit))
-        return quotes
+        admitted = within(constraints, demand, self.books)
+        return [self.books[name].quote(demand, count, self.policy.sets, limit) for name, limit in admitted]
 
     # --- placing ----------------------------------------------------------------------------------------------------
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 from rakka_sim.core.placing.policies import Policy
 from rakka_sim.core.placing.spanning import Room, Span, seen_from, span
@@ -18,7 +18,7 @@ from rakka_sim.errors import (
     PlacementError,
     RakkaError,
 )
-from rakka_sim.values import NodeAssignment
+from rakka_sim.values import NodeAssignment, PlacementConstraints
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -35,6 +35,17 @@ class Plan:
             for node, _ in assignment.parts:
                 found.setdefault(node, []).append(seen_from(assignment, node))
         return found
+
+
+def within(
+    constraints: PlacementConstraints | None, demand: Demand, nodes: Iterable[str]
+) -> Iterator[tuple[str, int | None]]:
+    """The nodes that may be asked for quotes, and how many GPUs each may give: those of lowest ordinal; None: all."""
+    if constraints is None:
+        yield from ((node, None) for node in nodes)
+        return
+    allowed = constraints.egress_nodes if demand.provider else constraints.gpu_nodes
+    yield from ((node, constraints.gpu_nodes.get(node)) for node in nodes if node in allowed)
 
 
 def plan(

@@ -4,6 +4,8 @@ A graph is of one batch size, so a batch is padded to the next of a few; it read
 and each `replay` advances. Between two replays the host has nothing to send: a run of decode steps is a loop over
 `replay`. Without CUDA the same steps run eagerly, over the same buffers with the same padding. No model is here, and
 nothing that depends on a tensor's contents.
+
+The host need not wait for a step's ids before it asks for the next one (`launch`): they come back on their own.
 """
 
 from __future__ import annotations
@@ -21,8 +23,10 @@ from torch import Tensor
 from rakka_sim.errors import InputError
 
 Ints = np.ndarray[Any, np.dtype[np.int32]]
+Longs = np.ndarray[Any, np.dtype[np.int64]]
 PADDING = -1  # the position of a row that pads the batch; all else about it follows from that
 STAGES = 2  # buffers on the way to the device: one may be filled while another is still being read
+AHEAD = 2  # steps under way at once: while the host looks at the ids of one, the device is at the next
 
 
 def graph_sizes(max_rows: int) -> tuple[int, ...]:
@@ -111,6 +115,28 @@ class _Stage:
         return tables
 
 
+class _Return:
+    """Host memory that the ids of one step come back to, and when they are there."""
+
+    def __init__(self, rows: int, cuda: bool) -> None:
+        self._ids = torch.zeros(rows, dtype=torch.int64, pin_memory=cuda)
+        self._there = torch.cuda.Event() if cuda else None  # type: ignore[no-untyped-call]
+        self._rows = 0
+
+    def send_for(self, drawn: Tensor) -> None:
+        """Have them brought here."""
+        self._rows = len(drawn)
+        self._ids[: self._rows].copy_(drawn, non_blocking=True)
+        if self._there is not None:
+            self._there.record()
+
+    def ids(self) -> Longs:
+        """What has been drawn; waits for it."""
+        if self._there is not None:
+            self._there.synchronize()
+        return self._ids[: self._rows].numpy().copy()
+
+
 class DecodeGraphs:
     """Decode steps of up to `max_rows` sequences of up to `max_pages` pages each, on one device, by one thread.
 
@@ -136,6 +162,9 @@ class DecodeGraphs:
         self._drawn = torch.zeros(most, dtype=torch.int64, device=device)
         cuda = device.type == "cuda"
         self._stages = [_Stage(most, max_pages, cuda) for _ in range(STAGES if cuda else 1)]
+        self._returns = [_Return(most, cuda) for _ in range(AHEAD)]
+        # One stream for all captures and what precedes them: cuBLAS keeps a workspace for every stream it has seen.
+        self._side = torch.cuda.Stream(device) if cuda else None  # type: ignore[no-untyped-call]
         self._memory = torch.cuda.graph_pool_handle() if cuda else None
         self._replays: dict[int, Callable[[], object]] = {}
         self._rows = 0
@@ -176,11 +205,28 @@ class DecodeGraphs:
     def replay(self) -> Tensor:
         """One step: the ids drawn, int64 [rows]. The next replay overwrites them, and takes them as its tokens."""
         size = self.padded(self._rows)
-        if size not in self._replays:
-            eager = partial(self._body, size)
-            self._replays[size] = eager if self._memory is None else self._capture(eager)
+        self.prepare(size)
         self._replays[size]()
         return self._drawn[: self._rows]
+
+    def launch(self) -> Callable[[], Longs]:
+        """One step; its ids once they are asked for, which must be before the AHEAD-th launch after it."""
+        back = self._returns[0]
+        self._returns = [*self._returns[1:], back]
+        back.send_for(self.replay())
+        return back.ids
+
+    def prepare(self, size: int | None = None) -> None:
+        """Have the graph of that size, the largest unless given, before it is needed; what is loaded stays as it is.
+
+        The largest is the first that is made. Graphs share memory, so all others find in it what they need; made in
+        the order in which a batch grows, each would add to it.
+        """
+        largest = self.sizes[-1]
+        for wanted in (largest, size or largest) if self._side is not None else (size or largest,):
+            if wanted not in self._replays:
+                eager = partial(self._body, wanted)
+                self._replays[wanted] = eager if self._side is None else self._capture(eager, self._side)
 
     def _body(self, size: int) -> None:
         """A step and the advance to the next, over the first `size` rows of the buffers."""
@@ -210,18 +256,17 @@ class DecodeGraphs:
             drawn_at=at + 1,
         )
 
-    def _capture(self, eager: Callable[[], None]) -> Callable[[], object]:
+    def _capture(self, eager: Callable[[], None], side: torch.cuda.Stream) -> Callable[[], object]:
         """Record a step. It runs once before, so that kernels are built and libraries started, on padding alone."""
         before = self._arena.words.clone()
         self._arena.positions.fill_(PADDING)
-        side = torch.cuda.Stream(self._device)  # type: ignore[no-untyped-call]
         side.wait_stream(torch.cuda.current_stream(self._device))
         with torch.cuda.stream(side):
             eager()
         torch.cuda.current_stream(self._device).wait_stream(side)
         graph = torch.cuda.CUDAGraph()
         # Other threads may touch CUDA meanwhile: only what this one does is held to the rules of a capture.
-        with torch.cuda.graph(graph, pool=self._memory, capture_error_mode="thread_local"):
+        with torch.cuda.graph(graph, pool=self._memory, stream=side, capture_error_mode="thread_local"):
             eager()
         self._arena.words.copy_(before)
         replay: Callable[[], object] = graph.replay

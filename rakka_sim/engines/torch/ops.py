@@ -79,6 +79,7 @@ def paged_attention(
 def sample(
     logits: Tensor, temperature: Tensor, top_k: Tensor, top_p: Tensor, seeds: Tensor, positions: Tensor
 ) -> Tensor:
-    """One token id a row, int64 [rows], of logits [rows, vocabulary]: greedy at temperature 0, else drawn."""
+    """One token id a row, int64 [rows], of logits [rows, vocabulary]: greedy at temperature 0, else drawn.
+    BROKEN for a row with a logit that is not finite."""
     done: Tensor = _for(logits).sample(logits, temperature, top_k, top_p, seeds, positions)
     return done

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from rakka_sim.engines.torch.gumbel import gumbel, hashes
 
+BROKEN = -1  # stands for the token of a row whose logits are no numbers
 QUERY_CHUNK = 256  # query tokens per attention call: bounds the mask's memory, and skips keys that no query may see
 
 
@@ -165,11 +166,12 @@ def sample(
 
     temperature 0: the largest logit, the lowest id among equals. Otherwise the ids that `cuts` lets through are drawn
     with probabilities softmax(logits / temperature), by the largest logit / temperature + Gumbel noise. The noise is a
-    function of (seed, position, id) alone: `positions` is the position that the new token will have. NaN never wins:
-    the id is one of the vocabulary whatever the logits are, and whether they are finite is for the caller to look.
+    function of (seed, position, id) alone: `positions` is the position that the new token will have. A row that has a
+    logit which is not finite draws none: BROKEN.
     """
     logits = logits.float()
-    logits = logits.masked_fill(logits.isnan(), float("-inf"))
+    broken = ~logits.isfinite().all(-1)
+    logits = logits.masked_fill(broken[:, None], 0.0)
     drawn = (temperature > 0).nonzero().squeeze(1)
     ids = logits.argmax(-1)
     if len(drawn):
@@ -177,7 +179,7 @@ def sample(
         noise = gumbel(hashes(seeds[drawn], positions[drawn], torch.arange(logits.shape[1], device=logits.device)))
         cut = cuts(logits[drawn], temperature[drawn], top_k[drawn], top_p[drawn])
         ids[drawn] = (scaled + noise).masked_fill(logits[drawn] < cut[:, None], float("-inf")).argmax(-1)
-    return ids
+    return ids.masked_fill(broken, BROKEN)
 
 
 def penalised(

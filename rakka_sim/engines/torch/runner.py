@@ -7,6 +7,7 @@ numbers.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
@@ -15,15 +16,18 @@ import torch
 from torch import Tensor
 
 from rakka_sim.engines.torch import ops
-from rakka_sim.engines.torch.graphs import DecodeGraphs, DecodeInputs
-from rakka_sim.engines.torch.kv_pool import KvPool
+from rakka_sim.engines.torch.graphs import AHEAD, DecodeGraphs, DecodeInputs
+from rakka_sim.engines.torch.kv_pool import FIRST_PAGE, KvPool
 from rakka_sim.engines.torch.model import Batch, Decoder
 from rakka_sim.engines.torch.packing import Draws, Ints, Sequences, decode_first
 from rakka_sim.engines.torch.penalties import Penalties
+from rakka_sim.engines.torch.reference import BROKEN
 from rakka_sim.errors import InvariantBroken
-from rakka_sim.values import Sampling, StepFeed, StepPlan, StepRow
+from rakka_sim.values import GREEDY_TO_THE_END, FedSequence, Sampling, StepFeed, StepPlan, StepRow
 
-BROKEN = -1  # stands for the token of a row whose logits are no numbers
+NOBODY = -1  # a request that there is not, to build kernels with
+WARM_TOKENS = (2, 128)  # of a prompt: few and many have tilings of their own
+WARM_ROWS = tuple(1 << n for n in range(9))  # that decode: how finely contexts are split goes by powers of two
 
 
 @dataclass(slots=True)
@@ -46,6 +50,11 @@ class Ends:
         # Whether a string stops it is for those to see who have the text: they must see each token.
         self._each_token = any(one.stop for one in sampling)
 
+    @property
+    def expected(self) -> bool:
+        """Whether any row may come to an end by itself."""
+        return self._each_token or bool(self._stops)
+
     def may_be_among(self, ids: Ints) -> bool:
         """Whether a row has drawn a stop id, or no number, or may have completed a string that stops it."""
         if self._each_token or bool((ids == BROKEN).any()):
@@ -56,6 +65,14 @@ class Ends:
 def on(steps: int) -> bool:
     """For runs that nothing cuts."""
     return True
+
+
+@dataclass(slots=True)
+class Run:
+    """How many steps of a plan are wanted, and how many have begun."""
+
+    wanted: int
+    begun: int = 0
 
 
 class ModelRunner:
@@ -82,6 +99,26 @@ class ModelRunner:
                 device=weight.device,
             )
 
+    def warm_up(self) -> None:
+        """Have ready what steps need: kernels built, libraries started, the largest graph recorded. No page is written.
+
+        Else the first step would do all that, for longer than a watchdog may wait.
+        """
+        most = min(max(WARM_TOKENS), self._decoder.max_positions)
+        fed = FedSequence(NOBODY, (0,) * most, GREEDY_TO_THE_END, 0, most)
+        pages = (-FIRST_PAGE,) * -(-most // self._block_size)
+        self._sequences.learn(StepFeed((fed,), {NOBODY: (0, pages)}, ()))
+        decoding = [[StepRow(NOBODY, 1, 0, True)] * rows for rows in WARM_ROWS]
+        prompts = [[StepRow(NOBODY, min(tokens, most), 0, True)] for tokens in WARM_TOKENS]
+        with torch.inference_mode():
+            for rows in (*decoding, *prompts):
+                batch = self._sequences.pack(rows, 1)
+                batch.slots.fill_(-1)
+                self._draw(self._decoder(batch, self._pool), self._sequences.draws(rows)).cpu()
+            if self._graphs is not None:
+                self._graphs.prepare()
+        self._sequences.learn(StepFeed((), {}, (NOBODY,)))
+
     def stops(self, plan: StepPlan, feed: StepFeed) -> bool:
         """Whether a sequence of the plan may stop by itself, so that the length of a run is not known before."""
         new = {fed.request_id: fed for fed in feed.new}
@@ -91,7 +128,8 @@ class ModelRunner:
     def run(self, plan: StepPlan, feed: StepFeed, steps: int, after: Callable[[int], bool] = on) -> Computed:
         """Compute the first `steps` steps of a plan; `after(n)`, called after the n-th one, says whether to go on.
 
-        An error leaves what is known of the sequences as it was, so that the plan can be tried again.
+        A graph's next step may be under way by then, and is done with as well. An error leaves what is known of the
+        sequences as it was, so that the plan can be tried again.
         """
         self._sequences.learn(feed)
         rows = decode_first(plan.rows)
@@ -99,11 +137,14 @@ class ModelRunner:
         size, way = self._graph_for(plan)
         ends = Ends([self._sequences[row.request_id].fed.sampling for row in sampling])
         drawn: list[Ints] = []  # of each step, the ids of the rows that sample
+        run, ahead = Run(steps), 1 if ends.expected else AHEAD
         with torch.inference_mode():
-            for ids in self._replayed(rows, steps) if size else self._packed(rows, sampling, steps):
-                drawn.append(ids.cpu().numpy().copy())  # waits for the device; the next step may overwrite `ids`
-                stopped = ends.may_be_among(drawn[-1])
-                if not after(len(drawn)) or stopped or len(drawn) == steps:
+            for ids in self._replayed(rows, run, ahead) if size else self._packed(rows, sampling, run):
+                drawn.append(ids)
+                stopped = ends.may_be_among(ids)
+                if not after(len(drawn)):
+                    run.wanted = run.begun
+                if stopped or len(drawn) == run.wanted:
                     break
         tokens = np.stack(drawn, axis=1).tolist()
         done = Computed(len(drawn), {}, (), stopped, way)
@@ -131,18 +172,19 @@ class ModelRunner:
 
     # --- steps, one after the other, as long as they are asked for -----------------------------------------------
 
-    def _packed(self, rows: list[StepRow], sampling: list[StepRow], steps: int) -> Iterator[Tensor]:
+    def _packed(self, rows: list[StepRow], sampling: list[StepRow], run: Run) -> Iterator[Ints]:
         """Any rows. Of a run, each step's tokens are the next one's inputs."""
-        batch, draws = self._sequences.pack(rows, steps), self._sequences.draws(sampling)
+        batch, draws = self._sequences.pack(rows, run.wanted), self._sequences.draws(sampling)
         known = [self._sequences[row.request_id] for row in sampling]
         penalties = Penalties(known, self._decoder.architecture.spec.vocab, batch.tokens.device)
         while True:
+            run.begun += 1
             if sampling:
                 drawn = self._draw(penalties.apply(self._decoder(batch, self._pool)), draws)
                 penalties.drew(drawn)
             else:
                 drawn = self._only_store(batch)
-            yield drawn
+            yield drawn.cpu().numpy()  # waits for the device
             batch.tokens = drawn
             batch.positions = batch.positions + 1
             batch.context_lens = batch.context_lens + 1
@@ -150,13 +192,20 @@ class ModelRunner:
             page = batch.block_tables.gather(1, (batch.positions // self._block_size)[:, None]).squeeze(1)
             batch.slots = page.long() * self._block_size + batch.positions % self._block_size
 
-    def _replayed(self, rows: list[StepRow], steps: int) -> Iterator[Tensor]:
-        """Rows that decode, as graphs."""
+    def _replayed(self, rows: list[StepRow], run: Run, ahead: int) -> Iterator[Ints]:
+        """Rows that decode, as graphs, up to `ahead` of them under way at once.
+
+        A step that is given up (a row before it has drawn no number) has written only where its rows will write again.
+        """
         if self._graphs is None:
             raise InvariantBroken("runner", "no graphs were asked for")
-        self._graphs.load(self._sequences.decode_rows(rows, steps))
+        self._graphs.load(self._sequences.decode_rows(rows, run.wanted))
+        under_way: deque[Callable[[], Ints]] = deque()
         while True:
-            yield self._graphs.replay()
+            while run.begun < run.wanted and len(under_way) < ahead:
+                under_way.append(self._graphs.launch())
+                run.begun += 1
+            yield under_way.popleft()()
 
     def _only_store(self, batch: Batch) -> Tensor:
         """Parts of prompts that do not reach their end: nothing is drawn."""
@@ -164,8 +213,7 @@ class ModelRunner:
         return batch.tokens.new_empty(0)
 
     def _draw(self, logits: Tensor, draws: Draws) -> Tensor:
-        tokens = ops.sample(logits, draws.temperature, draws.top_k, draws.top_p, draws.seeds, draws.positions)
-        return tokens.masked_fill(~logits.isfinite().all(dim=-1), BROKEN)
+        return ops.sample(logits, draws.temperature, draws.top_k, draws.top_p, draws.seeds, draws.positions)
 
     def _decode(self, rows: DecodeInputs) -> Tensor:
         """One token of each row: what a graph captures."""

@@ -177,13 +177,18 @@ def random(
     drawn whole before it is cut: the numbers depend on the kind of device, and neither on order nor on ranks."""
     decoder, parameters = _empty(architecture, max_positions, dtype, device, group)
     for piece in pieces(architecture, group):
-        drawn = torch.ones(piece.shape, device=device)
-        if "norm" not in piece.name:
-            digest = hashlib.sha256(f"{seed}/{piece.name}".encode()).digest()
-            stream = torch.Generator(device).manual_seed(int.from_bytes(digest[:8], "little") >> 1)
-            drawn.normal_(0.0, architecture.initializer_range, generator=stream)
-        piece.place(parameters, _from_tensor(drawn))
+        piece.place(parameters, _from_tensor(drawn(piece, architecture, seed, device)))
     return decoder
+
+
+def drawn(piece: Piece, architecture: Architecture, seed: int, device: str) -> Tensor:
+    """The whole tensor of that name in a random model, float32."""
+    values = torch.ones(piece.shape, device=device)
+    if "norm" not in piece.name:
+        digest = hashlib.sha256(f"{seed}/{piece.name}".encode()).digest()
+        stream = torch.Generator(device).manual_seed(int.from_bytes(digest[:8], "little") >> 1)
+        values.normal_(0.0, architecture.initializer_range, generator=stream)
+    return values
 
 
 def _empty(

@@ -26,14 +26,15 @@ if TYPE_CHECKING:
     from rakka_sim.engines.recipe import Recipe
     from rakka_sim.engines.torch.runner import ModelRunner
 
-# How allocators that raise no OutOfMemoryError of their own say it: the CPU's, and cuBLAS's workspace.
-NO_MEMORY = ("can't allocate memory", "not enough memory", "CUBLAS_STATUS_ALLOC_FAILED")
-STICKY = ("CUDA error", "device-side assert", "illegal memory access")
+# How it is said where PyTorch's allocator has no part: by the CPU's, for cuBLAS's workspace, for a graph or a kernel.
+NO_MEMORY = ("can't allocate memory", "not enough memory", "CUBLAS_STATUS_ALLOC_FAILED", "out of memory")
+STICKY = ("CUDA error", "CUDA driver error", "Triton Error [CUDA]", "device-side assert", "illegal memory access")
 
 
 def serve(pipe: Connection, recipe: Recipe, rank: int, meeting_place: str, shared: Shared) -> None:
     """Build a rank's runner, then compute what comes through `pipe` until that closes."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to answer
+    os.environ.setdefault("CUDA_DEVICE_ORDER", "PCI_BUS_ID")  # as NVML numbers GPUs; CUDA asks when it is first used
     group = Group(rank, recipe.tp)
     try:
         if recipe.tp > 1:
@@ -66,7 +67,9 @@ def _meet(recipe: Recipe, group: Group, meeting_place: str) -> None:
     if cuda:
         torch.cuda.set_device(device_of(recipe, group))
     store = f"file://{meeting_place}"
-    dist.init_process_group("nccl" if cuda else "gloo", init_method=store, rank=group.rank, world_size=group.size)
+    # What ranks agree on is on the host, where NCCL sends nothing.
+    backend = "cpu:gloo,cuda:nccl" if cuda else "gloo"
+    dist.init_process_group(backend, init_method=store, rank=group.rank, world_size=group.size)
 
 
 def _compute(runner: ModelRunner, work: Work, group: Group, shared: Shared, interval_s: float) -> Done | Failed:

@@ -28,6 +28,10 @@ class Interpreter:
         result: tuple[Any, tuple[Any, ...]] = _unpacked(done)
         return result
 
+    def apply(self, function: Callable[..., Any], *arguments: Any) -> Any:
+        """What a function gives there, with whatever it launches."""
+        return self._pool.submit(function, *arguments).result()
+
     def kernel(self, name: str) -> Callable[..., Any]:
         """The kernel as a function of its own, which gives the result alone."""
         return lambda *arguments, **options: self.call(name, *arguments, **options)[0]

@@ -110,9 +110,9 @@ def architecture(name: str) -> Architecture:
     return Architecture.of(json.loads((folder(name) / "config.json").read_text()), name)
 
 
-def ours(name: str, dtype: str = "float32", group: Group = ALONE) -> Decoder:
+def ours(name: str, dtype: str = "float32", group: Group = ALONE, device: str = "cpu") -> Decoder:
     """The same model, from the saved files, on our decoder."""
-    return weights.load(folder(name), architecture(name), POSITIONS, dtype=dtype, group=group)
+    return weights.load(folder(name), architecture(name), POSITIONS, dtype=dtype, group=group, device=device)
 
 
 def their_logits(name: str, tokens: list[int]) -> torch.Tensor:

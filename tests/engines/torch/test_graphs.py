@@ -148,7 +148,38 @@ def test_runs_draw_what_each_sequence_draws_alone(model: OneLayer, rows: int) ->
     graphs.load(rows_of(sequences))
     found = torch.stack([graphs.replay().clone() for _ in range(9)]).T.tolist()
     assert found == expected
-    assert graphs.captured == (graphs.padded(rows),)
+    assert graphs.captured[-1] == graphs.padded(rows)
+
+
+def test_ids_may_be_asked_for_when_the_next_step_is_under_way(model: OneLayer) -> None:
+    sequences = [Sequence(index, 4) for index in range(3)]
+    expected = [alone(index, 4, 6) for index in range(3)]
+    for seq in sequences:
+        seq.prefill(model)
+    graphs = graphs_of(model)
+    graphs.load(rows_of(sequences))
+    found, under_way = [], [graphs.launch()]
+    for _ in range(5):
+        under_way.append(graphs.launch())
+        found.append(under_way.pop(0)())
+    found.append(under_way.pop()())
+    assert np.stack(found, axis=1).tolist() == expected
+
+
+def test_a_graph_made_before_it_is_needed_changes_nothing(model: OneLayer) -> None:
+    sequences = [Sequence(index, 4) for index in range(3)]
+    for seq in sequences:
+        seq.prefill(model)
+    before = [pool.clone() for pool in model.pools]
+    graphs = graphs_of(model)
+    graphs.load(rows_of(sequences))
+    graphs.prepare()
+    assert graphs.captured == (16,)
+    graphs.prepare(8)
+    assert graphs.captured == (16, 8)
+    for pool, kept in zip(model.pools, before, strict=True):
+        assert torch.equal(pool, kept)
+    assert graphs.replay().tolist() == [alone(index, 4, 1)[0] for index in range(3)]
 
 
 @settings(max_examples=20)
@@ -252,6 +283,7 @@ def test_a_step_is_recorded_once_and_only_replayed_then() -> None:
     graphs.load(rows_of([Sequence(index, 3) for index in range(3)]))
     graphs.replay()
     recorded = model.steps
-    assert recorded == 2  # once to warm up, once to record
+    assert graphs.captured == (16, 4)  # the largest first: all others find room in its memory
+    assert recorded == 4  # each once to warm up, once to record
     graphs.replay()
     assert model.steps == recorded

@@ -206,6 +206,69 @@ def test_a_batch_with_a_prompt_in_it_or_with_too_many_rows_is_no_graph_and_says_
     assert engine.runner._graphs.captured == (2,)
 
 
+def decoding(graph_rows: int, sampling: Sampling) -> tuple[ModelRunner, StepPlan]:
+    """A runner that has three prompts behind it, and a plan of ten decode steps."""
+    engine = Engine(ours("llama"), BatchingLimits(6, 40, 128), blocks=40, graph_rows=graph_rows)
+    for n in range(3):
+        engine.add(n, a_prompt(5 + n, seed=n), 11, sampling=sampling)
+    plan = engine.batcher.plan()
+    assert plan is not None
+    done = engine.runner.run(plan, engine.feed.inputs(plan, {}), 1)
+    engine.note(engine.batcher.commit(1, engine.feed.took(StepOutcome(plan, 0.0, torch.zeros(1).numpy(), done.tokens))))
+    plan = engine.batcher.plan()
+    assert plan is not None
+    assert plan.steps == 10
+    engine.runner._sequences.learn(engine.feed.inputs(plan, engine.batcher.promised_blocks(plan)))
+    return engine.runner, plan
+
+
+NOTHING_NEW = StepFeed((), {}, ())
+
+
+@pytest.mark.parametrize("graph_rows", [0, 4])
+@pytest.mark.parametrize("wanted", [1, 4, 9, 10])
+def test_a_run_that_is_cut_is_the_beginning_of_the_whole_one(graph_rows: int, wanted: int) -> None:
+    """A graph's next step is under way when the end is asked for, and counts; never more than that one."""
+    runner, plan = decoding(graph_rows, GREEDY_TO_THE_END)
+    whole = runner.run(plan, NOTHING_NEW, 10)
+    asked: list[int] = []
+    runner, plan = decoding(graph_rows, GREEDY_TO_THE_END)
+    cut = runner.run(plan, NOTHING_NEW, 10, lambda steps: asked.append(steps) or steps < wanted)
+    assert cut.steps == min(10, wanted + (graph_rows > 0))
+    assert asked == list(range(1, cut.steps + 1))
+    assert cut.tokens == {n: tokens[: cut.steps] for n, tokens in whole.tokens.items()}
+    # What comes next is as if it had been one run.
+    rest = replace(plan, rows=[replace(row, context=row.context + cut.steps) for row in plan.rows])
+    again = runner.run(rest, NOTHING_NEW, 10 - cut.steps) if cut.steps < 10 else Computed(tokens={0: [], 1: [], 2: []})
+    assert {n: cut.tokens[n] + again.tokens[n] for n in range(3)} == whole.tokens
+
+
+def test_no_step_is_begun_while_a_row_may_just_have_ended() -> None:
+    runner, plan = decoding(4, GREEDY_TO_THE_END)
+    whole = runner.run(plan, NOTHING_NEW, 10)
+    stop = whole.tokens[1][3]
+    first = min(tokens.index(stop) for tokens in whole.tokens.values() if stop in tokens)
+    runner, plan = decoding(4, replace(GREEDY_TO_THE_END, stop_ids=(stop,)))
+    launches: list[object] = []
+    assert runner._graphs is not None
+    launch = runner._graphs.launch
+    runner._graphs.launch = lambda: launches.append(None) or launch()  # type: ignore[method-assign]
+    done = runner.run(plan, NOTHING_NEW, 10)
+    assert done.stopped
+    assert done.steps == len(launches) == first + 1
+
+
+def test_warming_up_writes_no_page_and_is_forgotten() -> None:
+    engine = Engine(ours("qwen3"), BatchingLimits(6, 40, 128), blocks=40, graph_rows=4)
+    engine.runner.warm_up()
+    assert not engine.runner._pool.memory.any()
+    assert engine.runner._graphs is not None
+    assert engine.runner._graphs.captured == (4,)
+    engine.add(0, a_prompt(9), 5)
+    engine.finish()
+    assert engine.tokens == {0: their_greedy("qwen3", a_prompt(9), 5)}
+
+
 def test_logits_that_are_no_numbers_end_their_request_alone() -> None:
     engine = Engine(ours("llama"), BatchingLimits(4, 64, 128), blocks=20)
     for n in range(3):

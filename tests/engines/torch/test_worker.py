@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import multiprocessing
+import os
 import pickle
+import signal
 
 import pytest
 import torch
 
-from rakka_sim.engines.torch.worker import _portable, is_sticky
+from rakka_sim.config.models import hf_config
+from rakka_sim.engines.recipe import Recipe
+from rakka_sim.engines.torch.worker import _portable, is_sticky, serve
+from rakka_sim.engines.wire import Failed, Shared
 from rakka_sim.errors import BadRequest, Internal, OutOfMemory
 
 CPU = (
@@ -19,7 +25,16 @@ ILLEGAL = "CUDA error: an illegal memory access was encountered\nCUDA kernel err
 
 
 @pytest.mark.parametrize(
-    "error", [torch.OutOfMemoryError("CUDA out of memory."), RuntimeError(CPU), RuntimeError(CUBLAS), MemoryError()]
+    "error",
+    [
+        torch.OutOfMemoryError("CUDA out of memory."),
+        torch.cuda.OutOfMemoryError("CUDA out of memory."),
+        torch.AcceleratorError("CUDA error: out of memory\nCUDA kernel errors might be asynchronously reported"),
+        RuntimeError("Triton Error [CUDA]: out of memory"),
+        RuntimeError(CPU),
+        RuntimeError(CUBLAS),
+        MemoryError(),
+    ],
 )
 def test_a_lack_of_memory_leaves_the_device_sound(error: Exception) -> None:
     assert not is_sticky(error)
@@ -28,7 +43,13 @@ def test_a_lack_of_memory_leaves_the_device_sound(error: Exception) -> None:
 
 @pytest.mark.parametrize(
     "error",
-    [torch.AcceleratorError(ILLEGAL), RuntimeError(ILLEGAL), RuntimeError("CUDA error: device-side assert triggered")],
+    [
+        torch.AcceleratorError(ILLEGAL),
+        RuntimeError(ILLEGAL),
+        RuntimeError("CUDA error: device-side assert triggered"),
+        RuntimeError("Triton Error [CUDA]: misaligned address"),
+        RuntimeError("CUDA driver error: unspecified launch failure"),
+    ],
 )
 def test_a_sticky_error_is_known_by_type_or_by_words(error: Exception) -> None:
     assert is_sticky(error)
@@ -48,3 +69,18 @@ def test_everything_else_travels_as_it_is_or_as_internal() -> None:
     assert again.reason == "IndexError: index 9 is out of bounds"
     ours = BadRequest("why")
     assert _portable(ours) is ours
+
+
+def test_gpus_are_numbered_as_nvml_numbers_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The order must be set before CUDA is first used: here it is refused, so a process that got so far has set it."""
+    monkeypatch.setenv("CUDA_DEVICE_ORDER", "")
+    monkeypatch.delenv("CUDA_DEVICE_ORDER")
+    before = signal.getsignal(signal.SIGINT)
+    parent, child = multiprocessing.Pipe()
+    recipe = Recipe("Tiny", hf_config("Tiny")[0], None, 64, 8, 16, "float64", device="cuda")
+    try:
+        serve(child, recipe, 0, "", Shared(0, 0.0))
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert isinstance(parent.recv(), Failed)
+    assert os.environ["CUDA_DEVICE_ORDER"] == "PCI_BUS_ID"
