@@ -26,20 +26,33 @@ MODES = ("simulate", "lockstep", "emulate", "live")
 Mode = Literal["simulate", "lockstep", "emulate", "live"]
 
 
-class Routing(Table):
-    """How the coordinator chooses among replicas."""
-
-    policy: str = "least_load"
-
-
 def _policy_name(policy: Any) -> str:
     return policy if isinstance(policy, str) else str(getattr(policy, "__name__", type(policy).__name__))
 
 
-# By name, or from a notebook a function (offers, demand) -> offer or an object that can be called so.
-PlacementPolicy = Annotated[
-    Any, PlainSerializer(_policy_name, when_used="json"), WithJsonSchema({"type": "string", "default": "topology"})
-]
+# By name, or from a notebook as a function or an object; a scenario written as JSON has its name.
+_NAMED = PlainSerializer(_policy_name, when_used="json")
+RoutingPolicy = Annotated[Any, _NAMED, WithJsonSchema({"type": "string", "default": "least_load"})]
+PlacementPolicy = Annotated[Any, _NAMED, WithJsonSchema({"type": "string", "default": "topology"})]
+
+
+class Routing(Table):
+    """How the coordinator chooses among replicas.
+
+    A function (replicas, hint, rng) -> index serves all deployments; of a class each deployment gets an object of its
+    own, anew in each run (`core.routing.RoutingPolicy`).
+    """
+
+    policy: RoutingPolicy = "least_load"
+
+    @field_validator("policy")
+    @classmethod
+    def _name_or_function(cls, policy: Any) -> Any:
+        if isinstance(policy, str) or callable(policy) or hasattr(policy, "choose"):
+            return policy
+        raise ValueError(
+            "a policy's name, a function (replicas, hint, rng) -> index, or a class or object with `choose`"
+        )
 
 
 class Placing(Table):

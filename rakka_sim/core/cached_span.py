@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from rakka_sim.core.free_queue import Block
 from rakka_sim.errors import InvariantBroken
 
 
@@ -17,16 +18,16 @@ class CachedSpan:
         self.base = base
         self.first = first
         self.blocks: list[int | None] = []
-        self._others: dict[int, list[int]] = {}  # place -> further blocks, where there are any
+        self._others: dict[int, list[Block]] = {}  # place -> further blocks, where there are any
 
-    def find(self, start: int, stop: int) -> list[int]:
+    def find(self, start: int, stop: int) -> list[Block]:
         """The blocks from `start` on, as far as they are there without a gap."""
         found = self.blocks[start:stop]
         if None in found:
             del found[found.index(None) :]
-        return found  # type: ignore[return-value]
+        return found
 
-    def add(self, start: int, blocks: list[int]) -> None:
+    def add(self, start: int, blocks: list[Block]) -> None:
         """These hold the places from `start` on."""
         known = self.blocks
         if start == len(known):
@@ -76,7 +77,7 @@ class CachedSpan:
         while known and known[-1] is None:
             known.pop()
 
-    def members(self) -> list[int]:
+    def members(self) -> list[Block]:
         """Every block of the span."""
         return [block for block in self.blocks if block is not None] + [
             block for others in self._others.values() for block in others

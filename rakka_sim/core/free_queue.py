@@ -6,10 +6,15 @@ from collections import deque
 from collections.abc import Iterable
 from functools import lru_cache
 from itertools import chain
+from typing import Any
+
+# The number of a block, as the one object that all lists share. Only its type hides that it is an int: compiled, an int
+# that is taken out of a list is put into the next one as an object of its own, four times the size of its place.
+Block = Any
 
 
 @lru_cache(maxsize=16)
-def _numbers(blocks: int) -> list[int]:
+def _numbers(blocks: int) -> list[Block]:
     """Block numbers from 0. Queues of one size share them: a number takes more room than its place in a queue."""
     return list(range(blocks))
 
@@ -29,8 +34,8 @@ class FreeQueue:
         self._limit = 2 * blocks
         self._restock(_numbers(blocks))
 
-    def _restock(self, blocks: list[int]) -> None:
-        self._portions: deque[list[int]] = deque([blocks])
+    def _restock(self, blocks: list[Block]) -> None:
+        self._portions: deque[list[Block]] = deque([blocks])
         self._at = 0  # how much of the first portion is gone
         self._entries = len(blocks)
         self._stale: dict[int, int] = {}  # how many entries of a block are to be passed over
@@ -45,7 +50,7 @@ class FreeQueue:
         """Those of the blocks that are not free."""
         return self._held.intersection(blocks)
 
-    def take(self, count: int) -> list[int]:
+    def take(self, count: int) -> list[Block]:
         """Remove and return the first `count` blocks; there must be as many."""
         taken = self._next(count)
         self.count -= count
@@ -56,7 +61,7 @@ class FreeQueue:
         self._held.update(taken)
         return taken
 
-    def _next(self, count: int) -> list[int]:
+    def _next(self, count: int) -> list[Block]:
         self._entries -= count
         portions, at = self._portions, self._at
         if not portions:  # as long as nothing is wanted
@@ -65,7 +70,7 @@ class FreeQueue:
         if end < len(first):  # by far the commonest
             self._at = end
             return first[at:end]
-        found: list[int] = []
+        found: list[Block] = []
         while count > 0:
             first = portions[0]
             end = at + count
@@ -78,19 +83,19 @@ class FreeQueue:
             self._at = at = 0
         return found
 
-    def _valid(self, blocks: list[int]) -> list[int]:
+    def _valid(self, blocks: list[Block]) -> list[Block]:
         stale = self._stale
         if stale.keys().isdisjoint(blocks):
             return blocks
         return [block for block in blocks if block not in stale or not _count_down(stale, block)]
 
-    def claim(self, block: int) -> None:
+    def claim(self, block: Block) -> None:
         """Remove a free block, wherever it stands."""
         self._held.add(block)
         self.count -= 1
         self._stale[block] = self._stale.get(block, 0) + 1
 
-    def give(self, blocks: list[int]) -> None:
+    def give(self, blocks: list[Block]) -> None:
         """Append blocks. The list is kept and may not be changed later."""
         self._held.difference_update(blocks)
         if blocks:
@@ -100,9 +105,9 @@ class FreeQueue:
             if self._entries > self._limit:
                 self._restock(self.first(len(self)))
 
-    def first(self, count: int) -> list[int]:
+    def first(self, count: int) -> list[Block]:
         """The blocks that `take` would return."""
-        found: list[int] = []
+        found: list[Block] = []
         stale = self._stale.copy()
         at = self._at
         for block in chain.from_iterable(self._portions):

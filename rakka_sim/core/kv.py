@@ -12,7 +12,7 @@ from collections.abc import Sequence
 
 from rakka_sim.core.cached_span import CachedSpan
 from rakka_sim.core.content import BlockKeys
-from rakka_sim.core.free_queue import FreeQueue
+from rakka_sim.core.free_queue import Block, FreeQueue
 from rakka_sim.errors import InputError, InvariantBroken
 
 
@@ -24,7 +24,7 @@ class _Table:
 
     __slots__ = ("blocks", "cached", "keys", "span")
 
-    def __init__(self, keys: BlockKeys, blocks: list[int]) -> None:
+    def __init__(self, keys: BlockKeys, blocks: list[Block]) -> None:
         self.keys = keys
         self.blocks = blocks
         self.cached = len(blocks)
@@ -79,12 +79,12 @@ class KvCache:
         """The blocks that the next `count` allocations will take, in order."""
         return self._free.first(count)
 
-    def lookup(self, keys: BlockKeys, tokens: int) -> list[int]:
+    def lookup(self, keys: BlockKeys, tokens: int) -> list[Block]:
         """The blocks that hold the longest cached prefix of a sequence of `tokens`.
 
         Its last token is never among them: something must be left to compute.
         """
-        hits: list[int] = []
+        hits: list[Block] = []
         if self.prefix_caching:
             spans = self._spans
             for base, first, start, stop in keys.pieces(0, (tokens - 1) // self.block_size):
@@ -96,7 +96,7 @@ class KvCache:
                     break
         return hits
 
-    def shortage(self, tokens: int, hits: Sequence[int] = ()) -> int:
+    def shortage(self, tokens: int, hits: Sequence[Block] = ()) -> int:
         """Blocks that are missing for a new table of `tokens` that starts with `hits`; none are if it is 0 or less."""
         # A hit that nobody holds counts as well: taking it takes it out of the free blocks.
         free = self._free
@@ -104,7 +104,7 @@ class KvCache:
 
     # --- taking and giving back ---------------------------------------------------------------------------------
 
-    def allocate(self, request_id: int, keys: BlockKeys, tokens: int, hits: Sequence[int] = ()) -> bool:
+    def allocate(self, request_id: int, keys: BlockKeys, tokens: int, hits: Sequence[Block] = ()) -> bool:
         """Start a table with `hits` (of `lookup`) and blocks for `tokens` in all; False if blocks are too few."""
         if self.shortage(tokens, hits) > 0:
             return False
@@ -158,7 +158,7 @@ class KvCache:
         """Extend tables by `count` blocks in all, one to each in turn, over and over; False if blocks are too few."""
         if count > self._free.count:
             return False
-        taken: list[int] = []
+        taken: list[Block] = []
         self._take(taken, count)
         turns, tables = len(request_ids), self._tables
         if count <= turns:
@@ -186,7 +186,7 @@ class KvCache:
             return
         self._register(table, start, full)
 
-    def _take(self, blocks: list[int], count: int) -> None:
+    def _take(self, blocks: list[Block], count: int) -> None:
         """Move blocks from the head of the free queue; what they held is forgotten."""
         taken = self._free.take(count)
         blocks += taken
