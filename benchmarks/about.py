@@ -7,9 +7,10 @@ import os
 import platform
 import subprocess
 from importlib.metadata import PackageNotFoundError, version
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
+
+from rakka_sim.compiled import is_compiled
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGES = ("rakka_sim", "simpy", "numpy", "pandas", "pydantic")
@@ -42,12 +43,6 @@ def _version(name: str) -> str:
         return "not installed"
 
 
-def compiled() -> bool:
-    """Whether the hot modules are C extensions (setup.py), where the package is imported from."""
-    found = find_spec("rakka_sim.core.kv")
-    return found is not None and not str(found.origin).endswith(".py")
-
-
 def commit() -> str | None:
     """The checkout's commit, with a mark if it has changed since; None without one."""
     try:
@@ -63,7 +58,7 @@ def write(file: Path, benchmark: str, cases: dict[str, Any] | None, seed: int, *
         "benchmark": benchmark,
         "machine": machine(),
         "versions": versions(),
-        "compiled": compiled(),
+        "compiled": is_compiled(),
         "commit": commit(),
         "seed": seed,
     }

@@ -194,11 +194,10 @@ def fetch(
 def version() -> None:
     """Print the version, and whether the hot modules are compiled."""
     from importlib.metadata import version as installed
-    from importlib.util import find_spec
 
-    core = find_spec("rakka_sim.core.kv")
-    plain = core is None or str(core.origin).endswith(".py")
-    typer.echo(installed("rakka_sim") + ("" if plain else ", compiled"))
+    from rakka_sim.compiled import is_compiled
+
+    typer.echo(installed("rakka_sim") + (", compiled" if is_compiled() else ""))
 
 
 def main() -> None:

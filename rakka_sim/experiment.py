@@ -27,6 +27,7 @@ from rakka_sim.records import EventLog
 from rakka_sim.report.ensemble import Ensemble
 from rakka_sim.report.placed import Placed
 from rakka_sim.report.report import Report
+from rakka_sim.runtime.base import checked_seed
 from rakka_sim.runtime.garbage import rarely_collected
 from rakka_sim.runtime.live import LiveRuntime
 from rakka_sim.runtime.replay import Trace, assert_same_trace
@@ -93,7 +94,7 @@ def run(
         raise InputError("mode", mode, '"simulate" or "emulate"; or install PyTorch: pip install "rakka_sim[live]"')
     if type(seeds) is not int or seeds < 1:
         raise InputError("seeds", seeds, "an integer, at least 1")
-    first = loaded.seed if seed is None else _seed(seed)
+    first = loaded.seed if seed is None else checked_seed(seed)
 
     def once(root: int) -> Report:
         if mode in ("simulate", "lockstep"):
@@ -168,7 +169,7 @@ def assert_deterministic(
     Raises NotDeterministic, which names the first message that differs.
     """
     loaded, base = _load(scenario, overrides)
-    root = loaded.seed if seed is None else _seed(seed)
+    root = loaded.seed if seed is None else checked_seed(seed)
 
     def once(trace: Trace) -> None:
         _run_on(SimRuntime(root, shuffle_ties=shuffle_ties, trace=trace), loaded, base, "simulate", root, False)
@@ -180,12 +181,6 @@ def _load(scenario: Given, overrides: Mapping[str, Any] | None) -> tuple[Scenari
     """The scenario and the folder that its relative paths count from."""
     loaded, base = load_scenario(scenario, overrides)
     return loaded.model_copy(update={"time_model": loaded.time_model.beside(base)}), base
-
-
-def _seed(given: object) -> int:
-    if not isinstance(given, int | np.integer) or isinstance(given, bool) or given < 0:
-        raise InputError("seed", given, "an integer, at least 0")
-    return int(given)
 
 
 def _source(scenario: Scenario, base: Path, seed: int) -> Source:

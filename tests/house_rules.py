@@ -23,7 +23,7 @@ MAX_FUNCTION = 50
 
 # The rooms from the ground up; a room imports its own floor and those below it. The package itself stands on top.
 FLOORS: tuple[tuple[str, ...], ...] = (
-    ("errors",),
+    ("errors", "compiled"),
     ("values",),
     ("messages", "config"),
     ("hardware",),

@@ -37,8 +37,6 @@ class ActorSystem(ABC):
     """
 
     def __init__(self, seed: Any, trace: Trace | None, agenda: Agenda) -> None:
-        if isinstance(seed, bool) or not isinstance(seed, int | np.integer) or seed < 0:
-            raise InputError("seed", seed, "an integer, at least 0")
         self.failure: BaseException | None = None
         self.stopped = False
         self.mail: MailQueue = deque()
@@ -46,7 +44,7 @@ class ActorSystem(ABC):
         self.chores: deque[Chore] = deque()
         self.agenda = agenda
         self.schedule: Callable[[Due, float, int], None] = agenda.add
-        self._seed = int(seed)
+        self._seed = checked_seed(seed)
         self._trace = trace
         self._counts: dict[str, int] = {}
         self._last: deque[DeadLetter] = deque(maxlen=KEPT_DEAD_LETTERS)
@@ -165,6 +163,13 @@ class ActorSystem(ABC):
         while self.mail:
             _, target, msg = self.mail.popleft()
             target.deliver(msg)
+
+
+def checked_seed(given: object) -> int:
+    """A seed as Python's integer, numpy's among those taken; raises InputError for anything else."""
+    if isinstance(given, bool) or not isinstance(given, int | np.integer) or given < 0:
+        raise InputError("seed", given, "an integer, at least 0")
+    return int(given)
 
 
 def check_address(to: object) -> None:

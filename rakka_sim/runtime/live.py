@@ -90,8 +90,7 @@ class LiveRuntime(ActorSystem):
         deadline = math.inf if timeout is None else self.now + float(timeout)
         # In short waits, so that Ctrl-C, a failure and `tick` get their turn.
         while not promise.kept.wait(min(POLL_S, max(0.0, deadline - self.now))):
-            if self.failure is not None:
-                raise self.failure
+            self.raise_failure()
             if not self._actors_thread.is_alive():
                 raise Stalled(promise.path, self.now)
             if self.now >= deadline:
