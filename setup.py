@@ -23,6 +23,8 @@ HOT = {
         sequence step waiting""",
     "runtime": "agenda asks base cell dues flows lifecycle live refs sim watches",
     "actors": "ahead client coordinator engine gateway passes request step_log worker",
+    "engines": "modelled",
+    "records": "log names requests rows steps tokens",
     "timing": "attention linear roofline",
 }
 # Itself, and the packages whose types it has to know.
