@@ -26,6 +26,7 @@ HOT = {
     "engines": "modelled",
     "records": "log names requests rows steps tokens",
     "timing": "attention linear roofline",
+    "workload": "feedback loop open_loop requests",
 }
 # Itself, and the packages whose types it has to know.
 NEEDED = ["mypy[mypyc]>=2.0", "numpy>=2.0", "simpy>=4.1.1"]

@@ -14,14 +14,12 @@ from rakka_sim.config.shapes import ModelSpec, kv_dtype_of
 from rakka_sim.errors import InvariantBroken
 from rakka_sim.hardware.collectives import Group
 from rakka_sim.timing.allreduce import TensorParallel
-from rakka_sim.timing.api import StepShape
+from rakka_sim.timing.api import FEW, StepShape
 from rakka_sim.timing.attention import Attention
 from rakka_sim.timing.constants import HOST_OVERHEAD_S, Constants, constants_for
 from rakka_sim.timing.linear import Linear
 
 __all__ = ["HOST_OVERHEAD_S", "Roofline"]
-
-FEW = 24  # steps: below, making numpy's vectors takes longer than what is computed with them
 
 _Array = np.ndarray[Any, np.dtype[np.float64]]
 
