@@ -4,6 +4,9 @@ vLLM V1's rules. Free blocks queue up in the order they will be reused; a reques
 so that the end of a sequence is forgotten before its beginning. A full block is found by its key from the moment its
 tokens are scheduled until the block is reused. Of several blocks with one key, the first is found; a request keeps its
 own nevertheless, so that block tables only ever grow.
+
+Who decodes takes and fills blocks in lanes (`core.lanes`), and nothing is done about each one: a table is written when
+somebody looks at it, and keys are registered when their request leaves, or before whoever could find them looks.
 """
 
 from __future__ import annotations
@@ -13,28 +16,24 @@ from collections.abc import Sequence
 from rakka_sim.core.cached_span import CachedSpan
 from rakka_sim.core.content import BlockKeys
 from rakka_sim.core.free_queue import Block, FreeQueue
+from rakka_sim.core.lanes import Lanes, Table
 from rakka_sim.errors import InputError, InvariantBroken
-
-
-class _Table:
-    """One request's blocks, in order, the first `cached` of which have their keys registered.
-
-    `span` holds the last of them, if that lies in the last span of the content.
-    """
-
-    __slots__ = ("blocks", "cached", "keys", "span")
-
-    def __init__(self, keys: BlockKeys, blocks: list[Block]) -> None:
-        self.keys = keys
-        self.blocks = blocks
-        self.cached = len(blocks)
-        self.span: CachedSpan | None = None
 
 
 class KvCache:
     """Blocks 0 .. `num_blocks` - 1 of `block_size` tokens each."""
 
-    __slots__ = ("_free", "_owner", "_sharers", "_spans", "_tables", "block_size", "num_blocks", "prefix_caching")
+    __slots__ = (
+        "_free",
+        "_lanes",
+        "_owner",
+        "_sharers",
+        "_spans",
+        "_tables",
+        "block_size",
+        "num_blocks",
+        "prefix_caching",
+    )
 
     def __init__(self, num_blocks: int, block_size: int = 16, prefix_caching: bool = True) -> None:
         for name, given in (("num_blocks", num_blocks), ("block_size", block_size)):
@@ -48,7 +47,8 @@ class KvCache:
     def reset(self) -> None:
         """Forget every table and every key: the memory behind the blocks is new."""
         self._free = FreeQueue(self.num_blocks)
-        self._tables: dict[int, _Table] = {}
+        self._tables: dict[int, Table] = {}
+        self._lanes = Lanes(self.block_size)
         self._sharers: dict[int, int] = {}  # how many requests hold a block, where they are more than one
         self._owner: list[CachedSpan | None] = [None] * self.num_blocks  # block -> the span it was found in last
         self._spans: dict[int, CachedSpan] = {}  # by base
@@ -73,7 +73,16 @@ class KvCache:
     def table(self, request_id: int) -> Sequence[int]:
         """The blocks of a request, in order; empty if it holds none."""
         table = self._tables.get(request_id)
-        return table.blocks if table is not None else ()
+        if table is None:
+            return ()
+        if table.lane >= 0:
+            self._lanes.deal(table.lane)
+        return table.blocks
+
+    def blocks_of(self, request_id: int) -> int:
+        """How many blocks a request holds."""
+        table = self._tables.get(request_id)
+        return len(self._lanes.blocks_of(table)) if table is not None else 0
 
     def next_free(self, count: int) -> list[int]:
         """The blocks that the next `count` allocations will take, in order."""
@@ -86,8 +95,10 @@ class KvCache:
         """
         hits: list[Block] = []
         if self.prefix_caching:
-            spans = self._spans
+            spans, growing = self._spans, self._lanes.by_base
             for base, first, start, stop in keys.pieces(0, (tokens - 1) // self.block_size):
+                if base in growing:
+                    self._catch_up(base)
                 span = spans.get(base)
                 if span is None:
                     break
@@ -116,7 +127,7 @@ class KvCache:
                 free.claim(block)
             else:
                 sharers[block] = sharers.get(block, 1) + 1
-        self._tables[request_id] = _Table(keys, list(hits))
+        self._tables[request_id] = Table(keys, list(hits))
         return self.grow(request_id, tokens)
 
     def grow(self, request_id: int, tokens: int) -> bool:
@@ -154,37 +165,57 @@ class KvCache:
             self._sharers[block] = holders - 1
         return True
 
-    def deal(self, request_ids: Sequence[int], count: int) -> bool:
-        """Extend tables by `count` blocks in all, one to each in turn, over and over; False if blocks are too few."""
+    # --- who decodes --------------------------------------------------------------------------------------------
+
+    def join(self, request_id: int, tokens: int, place: tuple[int, int]) -> None:
+        """A table of `tokens` grows by one with each `step` from now on; `place`: in the order of those who do."""
+        self._lanes.join(self._tables[request_id], tokens, place)
+
+    def leave(self, request_id: int) -> None:
+        """It does so no more."""
+        table = self._tables[request_id]
+        self._catch_up(table.keys.last)
+        self._lanes.leave(table)
+
+    def step(self, steps: int) -> bool:
+        """Extend all tables that have joined by one token `steps` times; False, and nothing is done, if blocks are too
+        few."""
+        count = self._lanes.needed(steps)
         if count > self._free.count:
             return False
         taken: list[Block] = []
-        self._take(taken, count)
-        turns, tables = len(request_ids), self._tables
-        if count <= turns:
-            for request_id, block in zip(request_ids, taken, strict=False):
-                tables[request_id].blocks.append(block)
-        else:
-            for turn, request_id in enumerate(request_ids):
-                tables[request_id].blocks += taken[turn::turns]
+        if count:
+            self._take(taken, count)
+        self._lanes.step(steps, taken)
         return True
 
-    def fill(self, request_id: int, tokens: int) -> None:
-        """Register the blocks of a table that `tokens` fill."""
-        table, full = self._tables[request_id], tokens // self.block_size
-        start = table.cached
-        if full <= start:
+    def crossings(self) -> list[int]:
+        """How many of them take a block at each step of a cycle, from the next step on."""
+        return self._lanes.crossings()
+
+    def _catch_up(self, base: int) -> None:
+        """Register what those have filled whose last span has this base, in the order in which they filled it."""
+        lanes, size = self._lanes, self.block_size
+        tables = lanes.by_base[base]
+        if len(tables) == 1:
+            table, full = tables[0], lanes.full(tables[0])
+            if full > table.cached:
+                lanes.deal(table.lane)
+                self._fill(table, full)
             return
-        table.cached = full
-        if not self.prefix_caching:
-            return
-        span, keys = table.span, table.keys
-        if span is not None and full == start + 1 and 0 < len(span.blocks) == start - keys.final:
-            block = table.blocks[start]  # one more behind what was last registered: by far the commonest
-            span.blocks.append(block)
-            self._owner[block] = span
-            return
-        self._register(table, start, full)
+        filled: list[tuple[int, tuple[int, int], int]] = []
+        for turn, table in enumerate(tables):
+            lanes.deal(table.lane)
+            blocks = range(table.cached + 1, lanes.full(table) + 1)
+            filled += [(block * size - table.lead, table.place, turn) for block in blocks]
+        for _, _, turn in sorted(filled):
+            self._fill(tables[turn], tables[turn].cached + 1)
+
+    def _fill(self, table: Table, full: int) -> None:
+        """Register the blocks of a table up to `full`, all in its last span."""
+        start, table.cached = table.cached, full
+        if self.prefix_caching:
+            self._register_piece(table, table.keys.last, table.keys.final, start, full)
 
     def _take(self, blocks: list[Block], count: int) -> None:
         """Move blocks from the head of the free queue; what they held is forgotten."""
@@ -202,21 +233,19 @@ class KvCache:
             if not span.blocks:
                 del self._spans[span.base]
 
-    def _register(self, table: _Table, start: int, full: int) -> None:
-        keys = table.keys
-        if start >= keys.final:
-            self._register_piece(table, keys.last, keys.final, start, full)
-        else:
-            for base, first, low, high in keys.pieces(start, full):
-                self._register_piece(table, base, first, low, high)
+    def _register(self, table: Table, start: int, full: int) -> None:
+        growing = self._lanes.by_base
+        for base, first, low, high in table.keys.pieces(start, full):
+            if base in growing:
+                self._catch_up(base)
+            self._register_piece(table, base, first, low, high)
 
-    def _register_piece(self, table: _Table, base: int, first: int, start: int, stop: int) -> None:
+    def _register_piece(self, table: Table, base: int, first: int, start: int, stop: int) -> None:
         span = self._spans.get(base)
         if span is None:
             span = self._spans[base] = CachedSpan(base, first)
         blocks = table.blocks[start:stop]
         span.add(start - first, blocks)
-        table.span = span if base == table.keys.last else None
         owner = self._owner
         for block in blocks:
             owner[block] = span
@@ -225,17 +254,21 @@ class KvCache:
 
     def state(self) -> tuple[object, ...]:
         """All that the future depends on, comparable: tables, free queue in order, spans and their blocks in order."""
-        tables = {request: (tuple(table.blocks), table.cached) for request, table in self._tables.items()}
+        for base in self._lanes.by_base:
+            self._catch_up(base)
+        tables = {request: (tuple(self.table(request)), table.cached) for request, table in self._tables.items()}
         spans = {base: span.state() for base, span in self._spans.items()}
         return tables, self._free.first(len(self._free)), spans, self._sharers.copy()
 
     def check(self) -> None:
         """Raise InvariantBroken unless every block is free or held, and found by its key if it has one."""
+        self._lanes.check([*self._tables.values()])
         holders: dict[int, int] = {}
         for request_id, table in self._tables.items():
-            if len(set(table.blocks)) != len(table.blocks):
-                raise InvariantBroken("kv", f"request {request_id} holds a block twice: {table.blocks}")
-            for block in table.blocks:
+            blocks = self._lanes.blocks_of(table)
+            if len(set(blocks)) != len(blocks):
+                raise InvariantBroken("kv", f"request {request_id} holds a block twice: {blocks}")
+            for block in blocks:
                 holders[block] = holders.get(block, 0) + 1
         if {block: count for block, count in holders.items() if count > 1} != self._sharers:
             raise InvariantBroken("kv", f"blocks are shared as {holders}, counted as {self._sharers}")
