@@ -109,9 +109,16 @@ class KvCache:
 
     def shortage(self, tokens: int, hits: Sequence[Block] = ()) -> int:
         """Blocks that are missing for a new table of `tokens` that starts with `hits`; none are if it is 0 or less."""
-        # A hit that nobody holds counts as well: taking it takes it out of the free blocks.
-        free = self._free
-        return -(-tokens // self.block_size) - free.count - (len(free.held(hits)) if hits else 0)
+        missing = -(-tokens // self.block_size) - self._free.count
+        for number, block in enumerate(hits):
+            # One that nobody holds is missing as well: taking it takes it out of the free blocks.
+            missing -= self._is_held(block, number)
+        return missing
+
+    def _is_held(self, block: Block, number: int) -> bool:
+        """Whether a request holds a block that is found as number so-and-so of a content."""
+        span = self._owner[block]
+        return span is not None and span.is_held(block, number)
 
     # --- taking and giving back ---------------------------------------------------------------------------------
 
@@ -121,14 +128,26 @@ class KvCache:
             return False
         if request_id in self._tables:
             raise InvariantBroken("kv", f"request {request_id} has a table already")
-        free, sharers = self._free, self._sharers
-        for block in hits:
-            if block in free:
-                free.claim(block)
-            else:
-                sharers[block] = sharers.get(block, 1) + 1
-        self._tables[request_id] = Table(keys, list(hits))
+        table = self._tables[request_id] = Table(keys, list(hits))
+        if hits:
+            self._use(table)
         return self.grow(request_id, tokens)
+
+    def _use(self, table: Table) -> None:
+        """All that a table has so far has been found."""
+        free, sharers = self._free, self._sharers
+        for number, block in enumerate(table.blocks):
+            if self._is_held(block, number):
+                sharers[block] = sharers.get(block, 1) + 1
+            else:
+                free.claim(block)
+        for base, *_ in table.keys.pieces(0, len(table.blocks)):
+            self._note(table, self._spans[base])
+
+    def _note(self, table: Table, span: CachedSpan) -> None:
+        """Some of a table's blocks can be found in a span."""
+        span.tables += (table.blocks,)
+        table.spans.append(span)
 
     def grow(self, request_id: int, tokens: int) -> bool:
         """Extend a table to `tokens` in all and register the blocks full by then; False if blocks are too few."""
@@ -149,6 +168,8 @@ class KvCache:
     def free(self, request_id: int) -> None:
         """Take a request's blocks back; their content may be found until they are reused."""
         table = self._tables.pop(request_id)
+        for span in table.spans:
+            span.tables = tuple([blocks for blocks in span.tables if blocks is not table.blocks])
         released = table.blocks[::-1]
         if self._sharers and not self._sharers.keys().isdisjoint(released):
             released = [block for block in released if not self._still_held(block)]
@@ -244,6 +265,8 @@ class KvCache:
         span = self._spans.get(base)
         if span is None:
             span = self._spans[base] = CachedSpan(base, first)
+        if not table.spans or table.spans[-1] is not span:
+            self._note(table, span)
         blocks = table.blocks[start:stop]
         span.add(start - first, blocks)
         owner = self._owner
@@ -281,3 +304,9 @@ class KvCache:
             raise InvariantBroken("kv", "blocks and spans do not match")
         for span in self._spans.values():
             span.check()
+            for number, block in enumerate(span.blocks, span.first):
+                if block is not None and self._is_held(block, number) != (block in holders):
+                    raise InvariantBroken("kv", f"it is not known whether block {block} is held")
+            tables = [id(table.blocks) for table in self._tables.values() if span in table.spans]
+            if sorted(tables) != sorted(map(id, span.tables)):
+                raise InvariantBroken("kv", f"who has blocks in a span is not known: {span.state()}")

@@ -10,6 +10,7 @@ from __future__ import annotations
 from bisect import insort
 from operator import attrgetter
 
+from rakka_sim.core.cached_span import CachedSpan
 from rakka_sim.core.content import BlockKeys
 from rakka_sim.core.free_queue import Block
 from rakka_sim.errors import InvariantBroken
@@ -20,15 +21,17 @@ _by_place = attrgetter("place")
 class Table:
     """One request's blocks, in order, the first `cached` of which have their keys registered.
 
-    In a lane it holds its `lead` and the beat together in tokens, and blocks that are not written down yet.
+    `spans` are those of its content in which it has registered blocks, or found some. In a lane it holds its `lead` and
+    the beat together in tokens, and blocks that are not written down yet.
     """
 
-    __slots__ = ("blocks", "cached", "keys", "lane", "lead", "place")
+    __slots__ = ("blocks", "cached", "keys", "lane", "lead", "place", "spans")
 
     def __init__(self, keys: BlockKeys, blocks: list[Block]) -> None:
         self.keys = keys
         self.blocks = blocks
         self.cached = len(blocks)
+        self.spans: list[CachedSpan] = []
         self.lane = -1  # in none
         self.lead = 0
         self.place = (0, 0)  # in the order of those who run
