@@ -157,7 +157,7 @@ class KvCache:
         if missing > 0:
             if missing > self._free.count:
                 return False
-            self._take(blocks, missing)
+            blocks += self._take(missing)
         full = tokens // self.block_size
         if full > table.cached:
             start, table.cached = table.cached, full
@@ -194,9 +194,13 @@ class KvCache:
 
     def leave(self, request_id: int) -> None:
         """It does so no more."""
-        table = self._tables[request_id]
-        self._catch_up(table.keys.last)
-        self._lanes.leave(table)
+        lanes, table = self._lanes, self._tables[request_id]
+        if lanes.has_twin(table):
+            self._catch_up(table.keys.last)
+        lanes.leave(table)
+        full = lanes.full(table)
+        if full > table.cached:
+            self._fill(table, full)
 
     def step(self, steps: int) -> bool:
         """Extend all tables that have joined by one token `steps` times; False, and nothing is done, if blocks are too
@@ -204,10 +208,7 @@ class KvCache:
         count = self._lanes.needed(steps)
         if count > self._free.count:
             return False
-        taken: list[Block] = []
-        if count:
-            self._take(taken, count)
-        self._lanes.step(steps, taken)
+        self._lanes.step(steps, self._take(count) if count else [])
         return True
 
     def crossings(self) -> list[int]:
@@ -238,13 +239,10 @@ class KvCache:
         if self.prefix_caching:
             self._register_piece(table, table.keys.last, table.keys.final, start, full)
 
-    def _take(self, blocks: list[Block], count: int) -> None:
-        """Move blocks from the head of the free queue; what they held is forgotten."""
+    def _take(self, count: int) -> list[Block]:
+        """Blocks from the head of the free queue; what they held is forgotten."""
         taken = self._free.take(count)
-        blocks += taken
-        if not self._spans:
-            return
-        owner, at = self._owner, 0
+        owner, at = self._owner, 0 if self._spans else count
         while at < count:
             span = owner[taken[at]]
             if span is None or not span.blocks:
@@ -253,10 +251,12 @@ class KvCache:
             at += span.forget(taken, at)
             if not span.blocks:
                 del self._spans[span.base]
+        return taken
 
     def _register(self, table: Table, start: int, full: int) -> None:
-        growing = self._lanes.by_base
-        for base, first, low, high in table.keys.pieces(start, full):
+        keys, growing = table.keys, self._lanes.by_base
+        one = start >= keys.final  # by far the commonest
+        for base, first, low, high in [(keys.last, keys.final, start, full)] if one else keys.pieces(start, full):
             if base in growing:
                 self._catch_up(base)
             self._register_piece(table, base, first, low, high)

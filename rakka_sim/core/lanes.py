@@ -67,6 +67,10 @@ class Lanes:
         self.count += 1
         self.by_base.setdefault(table.keys.last, []).append(table)
 
+    def has_twin(self, table: Table) -> bool:
+        """Whether another one's last span has the same base."""
+        return len(self.by_base[table.keys.last]) > 1
+
     def leave(self, table: Table) -> None:
         """Its blocks are written down, and it grows no more."""
         lane = table.lane
@@ -88,8 +92,12 @@ class Lanes:
 
     def needed(self, steps: int) -> int:
         """How many blocks all take in the next `steps` steps."""
-        cycles, rest = divmod(steps, self.block_size)
-        return cycles * self.count + sum(self.crossings()[:rest])
+        size, counts = self.block_size, self._counts
+        at, blocks = self.beat % size, steps // size * self.count
+        for _ in range(steps % size):
+            blocks += counts[at]
+            at = at + 1 if at + 1 < size else 0
+        return blocks
 
     def crossings(self) -> list[int]:
         """How many take a block at each step of a cycle, from the next step on."""
@@ -123,7 +131,7 @@ class Lanes:
             blocks.clear()
 
     def full(self, table: Table) -> int:
-        """How many blocks of a table in a lane are full."""
+        """How many blocks of a table are full that is in a lane or has just left one."""
         return (table.lead + self.beat) // self.block_size
 
     def blocks_of(self, table: Table) -> list[Block]:
