@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from rakka_sim.core.kv import KvCache
 from rakka_sim.core.places import Places
 from rakka_sim.core.plan_rows import MixedRows
-from rakka_sim.core.runs import ANY, commit_blocks, plan_run, promised_blocks, take_blocks
+from rakka_sim.core.runs import ANY, plan_run, promised_blocks
 from rakka_sim.core.sequence import (
     NOBODY,
     BatchingLimits,
@@ -145,7 +145,7 @@ class Batcher(Places):
         decoding, count = self._decoding, self._decoding.count
         # Who is still in its prompt has been seated last, but for priorities.
         in_order = not any([seq.beat is not None for seq in self._running[count:]])
-        if not (in_order and count <= step.budget and take_blocks(decoding, self._kv)):
+        if not (in_order and count <= step.budget and self._kv.step(1)):
             decoding.dissolve()
             return 0
         step.put_all(decoding, self._running[:count])
@@ -186,7 +186,8 @@ class Batcher(Places):
             raise InvariantBroken("batcher", f"{steps_done} steps are done of {plan and plan.steps}")
         step, self._clock = self._clock, self._clock + steps_done
         if plan.crossings:
-            commit_blocks(self._flight, self._decoding, steps_done, self._kv)
+            if not self._kv.step(steps_done):
+                raise InvariantBroken("batcher", f"a run of {steps_done} steps has no blocks for all of its requests")
             finished = self._commit_decoding(step, steps_done, ended)
         else:
             finished = self._commit_step(plan, step, ended)
@@ -273,5 +274,5 @@ class Batcher(Places):
         self._decoding.check(self._running)
         taken = self._flight if self._plan is not None and not self._plan.crossings else []
         for seq in places:
-            blocks = len(self._kv.table(seq.request_id))
+            blocks = self._kv.blocks_of(seq.request_id)
             seq.check(seq in self._flight, blocks, self._kv.block_size, seq in taken)

@@ -1,4 +1,4 @@
-"""The blocks that hold one span of some content, by their place in it; who holds or frees them is not known here."""
+"""The blocks that hold one span of some content, by their place in it; the queue of free ones is not known here."""
 
 from __future__ import annotations
 
@@ -9,16 +9,18 @@ from rakka_sim.errors import InvariantBroken
 class CachedSpan:
     """Block `first + n` of the span is found in `blocks[n]`, None where it is cached no more; the last one is not None.
 
-    Of several blocks with one place the oldest is found, and the next one when that has gone.
+    Of several blocks with one place the oldest is found, and the next one when that has gone. `tables` are the block
+    tables of all requests that have registered blocks here, or found some.
     """
 
-    __slots__ = ("_others", "base", "blocks", "first")
+    __slots__ = ("_others", "base", "blocks", "first", "tables")
 
     def __init__(self, base: int, first: int) -> None:
         self.base = base
         self.first = first
         self.blocks: list[int | None] = []
         self._others: dict[int, list[Block]] = {}  # place -> further blocks, where there are any
+        self.tables: tuple[list[Block], ...] = ()
 
     def find(self, start: int, stop: int) -> list[Block]:
         """The blocks from `start` on, as far as they are there without a gap."""
@@ -26,6 +28,10 @@ class CachedSpan:
         if None in found:
             del found[found.index(None) :]
         return found
+
+    def is_held(self, block: Block, number: int) -> bool:
+        """Whether a request holds this block, which is found here, as number so-and-so of its content."""
+        return any(number < len(table) and table[number] == block for table in self.tables)
 
     def add(self, start: int, blocks: list[Block]) -> None:
         """These hold the places from `start` on."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable
 from functools import lru_cache
 from itertools import chain
 from typing import Any
@@ -23,14 +22,14 @@ class FreeQueue:
     """First freed, first taken; but a block may be claimed from the middle, because what it holds is wanted again.
 
     Blocks come and go by the hundred, so the queue is one of portions, as they were given: taking is slicing. A claimed
-    block's entry stays where it is and is passed over later. Of a block's entries only the last can be valid.
+    block's entry stays where it is and is passed over later. Of a block's entries only the last can be valid. Nothing
+    is noted about a block that is taken or given: which ones are in the queue is for the caller to know.
     """
 
     __slots__ = ("_at", "_entries", "_held", "_limit", "_portions", "_stale", "count")
 
     def __init__(self, blocks: int) -> None:
         self.count = blocks  # of free ones
-        self._held: set[int] = set()
         self._limit = 2 * blocks
         self._restock(_numbers(blocks))
 
@@ -43,13 +42,6 @@ class FreeQueue:
     def __len__(self) -> int:
         return self.count
 
-    def __contains__(self, block: int) -> bool:
-        return block not in self._held
-
-    def held(self, blocks: Iterable[int]) -> set[int]:
-        """Those of the blocks that are not free."""
-        return self._held.intersection(blocks)
-
     def take(self, count: int) -> list[Block]:
         """Remove and return the first `count` blocks; there must be as many."""
         taken = self._next(count)
@@ -58,7 +50,6 @@ class FreeQueue:
             taken = self._valid(taken)
             while len(taken) < count:
                 taken += self._valid(self._next(count - len(taken)))
-        self._held.update(taken)
         return taken
 
     def _next(self, count: int) -> list[Block]:
@@ -91,13 +82,11 @@ class FreeQueue:
 
     def claim(self, block: Block) -> None:
         """Remove a free block, wherever it stands."""
-        self._held.add(block)
         self.count -= 1
         self._stale[block] = self._stale.get(block, 0) + 1
 
     def give(self, blocks: list[Block]) -> None:
         """Append blocks. The list is kept and may not be changed later."""
-        self._held.difference_update(blocks)
         if blocks:
             self.count += len(blocks)
             self._portions.append(blocks)

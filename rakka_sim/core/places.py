@@ -20,7 +20,7 @@ class Places:
         self._sequences: dict[int, Sequence] = {}
         self._waiting = WaitingQueue()
         self._running: list[Sequence] = []  # by priority, then in order of their seating
-        self._decoding = Decoding(kv.block_size)  # those of them that do
+        self._decoding = Decoding(kv)  # those of them that do
         self._seated = 0  # how often somebody has been
         self._events: list[Event] = []
         self._uncomputed = 0  # the sum of total - computed

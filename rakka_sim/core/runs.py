@@ -12,7 +12,6 @@ from rakka_sim.core.decoding import Decoding
 from rakka_sim.core.kv import KvCache
 from rakka_sim.core.sequence import BatchingLimits, Sequence
 from rakka_sim.core.waiting import WaitingQueue
-from rakka_sim.errors import InvariantBroken
 from rakka_sim.values import StepPlan
 
 ANY = 1 << 62  # steps: no limit
@@ -34,7 +33,7 @@ def plan_run(
     head = waiting.head()
     if head is not None and count < limits.seats:
         steps = _steps_until_head_may_move(running, head, steps, limits, kv)
-    crossings = decoding.crossings()
+    crossings = kv.crossings()
     if steps >= 2:
         steps = steps_that_fit(steps, crossings, count, kv.free_blocks)
     if steps < 2:
@@ -90,51 +89,6 @@ def _steps_until_head_may_move(
         if seq.computed < filled_at <= seq.computed + steps and seq.keys.key(missing) == key:
             steps = filled_at - seq.computed - 1
     return steps
-
-
-def take_blocks(decoding: Decoding, kv: KvCache) -> bool:
-    """Take and register the blocks of one step of all who decode; False, and nothing is done, if they are too few."""
-    takers = [seq.request_id for seq in decoding.crossing(0)]
-    if takers and not kv.deal(takers, len(takers)):
-        return False
-    for seq in decoding.crossing(1):  # else the last block takes the token and does not fill up
-        kv.fill(seq.request_id, seq.computed + 1)
-    return True
-
-
-def commit_blocks(sequences: list[Sequence], decoding: Decoding, steps: int, kv: KvCache) -> None:
-    """Take and register the blocks of a run's first `steps` steps, before they are counted as computed."""
-    if len(sequences) == 1:
-        seq = sequences[0]
-        if not kv.grow(seq.request_id, seq.computed + steps):
-            raise InvariantBroken("batcher", f"a run of {steps} steps has no blocks for its request")
-        return
-    some = min(steps, kv.block_size)  # steps of the first cycle: whoever takes or fills a block does so in these
-    cycle = decoding.cycle()
-    fillers = [seq for crossing in [*cycle[1:], cycle[0]][:some] for seq in crossing]
-    if decoding.twins and kv.prefix_caching and len({seq.keys.last for seq in fillers}) < len(fillers):
-        _commit_step_by_step(cycle, steps, kv)
-        return
-    # No two rows register the same key, so only the order of taking counts: it goes round the rows, cycle by cycle.
-    takers = [seq.request_id for crossing in cycle[:some] for seq in crossing]
-    cycles, rest = divmod(steps, kv.block_size)
-    count = cycles * len(sequences) + sum(map(len, cycle[:rest]))
-    if count and not kv.deal(takers, count):
-        raise InvariantBroken("batcher", f"a run of {steps} steps has no blocks for its {len(sequences)} requests")
-    for seq in fillers:
-        kv.fill(seq.request_id, seq.computed + steps)
-
-
-def _commit_step_by_step(takers: list[list[Sequence]], steps: int, kv: KvCache) -> None:
-    """`takers`: by the step of a cycle at which they take a block."""
-    block_size, grow = kv.block_size, kv.grow
-    for step in range(steps):
-        # Rows that take a block at this step, then those that fill one: within a step the two do not meet.
-        for seq in takers[step % block_size]:
-            if not grow(seq.request_id, seq.computed + step + 1):
-                raise InvariantBroken("batcher", f"a run has no block for request {seq.request_id} at step {step}")
-        for seq in takers[(step + 1) % block_size]:
-            grow(seq.request_id, seq.computed + step + 1)
 
 
 def taking_order(plan: StepPlan, block_size: int) -> list[int]:

@@ -75,6 +75,12 @@ class NaiveCache:
                 self.registered.append((table[full], self.prefix(self.contents[request], full + 1)))
         return True
 
+    def step(self, tokens: dict[int, int]) -> bool:
+        """A token more for each of these that hold so many, in order."""
+        if sum(tokens[request] % self.size == 0 for request in tokens) > len(self.queue):
+            return False
+        return all([self.grow(request, tokens[request] + 1) for request in tokens])
+
     def free(self, request: int) -> None:
         for block in reversed(self.tables.pop(request)):
             if all(block not in table for table in self.tables.values()):
@@ -82,12 +88,18 @@ class NaiveCache:
 
 
 class KvMachine(RuleBasedStateMachine):
-    @initialize(blocks=st.integers(1, 9), size=st.integers(1, 4), caching=st.booleans())
+    """Between looks nobody sees the tables: what is put off until somebody does must make no difference."""
+
+    @initialize(blocks=st.integers(1, 20), size=st.integers(1, 4), caching=st.sampled_from([True, True, False]))
     def start(self, blocks: int, size: int, caching: bool) -> None:
         self.kv = KvCache(blocks, size, caching)
         self.naive = NaiveCache(blocks, size, caching)
         self.tokens: dict[int, int] = {}
+        self.places: dict[int, tuple[int, int]] = {}  # of those that decode
         self.next_id = 0
+
+    def resting(self) -> list[int]:
+        return [request for request in self.tokens if request not in self.places]
 
     @rule(content=st.sampled_from(CONTENTS), tokens=st.integers(1, 20), known=st.integers(0, 5), reuse=st.booleans())
     def allocate(self, content: Content, tokens: int, known: int, reuse: bool) -> None:
@@ -102,20 +114,48 @@ class KvMachine(RuleBasedStateMachine):
             self.tokens[self.next_id] = tokens
         self.next_id += 1
 
-    @precondition(lambda self: self.tokens)
+    @precondition(lambda self: self.resting())
     @rule(data=st.data(), more=st.integers(1, 6))
     def grow(self, data: st.DataObject, more: int) -> None:
-        request = data.draw(st.sampled_from(list(self.tokens)))
+        request = data.draw(st.sampled_from(self.resting()))
         tokens = self.tokens[request] + more
         grown = self.kv.grow(request, tokens)
         assert grown == self.naive.grow(request, tokens)
         if grown:
             self.tokens[request] = tokens
 
-    @precondition(lambda self: self.tokens)
+    @precondition(lambda self: self.resting())
+    @rule(data=st.data(), priority=st.integers(0, 1))
+    def join(self, data: st.DataObject, priority: int) -> None:
+        request = data.draw(st.sampled_from(self.resting()))
+        self.places[request] = (priority, request)
+        self.kv.join(request, self.tokens[request], self.places[request])
+
+    @precondition(lambda self: self.places)
+    @rule(data=st.data())
+    def leave(self, data: st.DataObject) -> None:
+        request = data.draw(st.sampled_from(list(self.places)))
+        self.kv.leave(request)
+        del self.places[request]
+
+    @rule(steps=st.integers(1, 9))
+    def step(self, steps: int) -> None:
+        order = sorted(self.places, key=self.places.__getitem__)
+        later = {request: self.tokens[request] + steps for request in order}
+        size = self.kv.block_size
+        needed = sum(-(-later[request] // size) - -(-self.tokens[request] // size) for request in order)
+        fits = needed <= len(self.naive.queue)
+        crossings = [sum(self.tokens[request] % size == -step % size for request in order) for step in range(size)]
+        assert self.kv.crossings() == crossings
+        assert self.kv.step(steps) == fits
+        for _ in range(steps if fits else 0):
+            assert self.naive.step({request: self.tokens[request] for request in order})
+            self.tokens |= {request: self.tokens[request] + 1 for request in order}
+
+    @precondition(lambda self: self.resting())
     @rule(data=st.data())
     def free(self, data: st.DataObject) -> None:
-        request = data.draw(st.sampled_from(list(self.tokens)))
+        request = data.draw(st.sampled_from(self.resting()))
         self.kv.free(request)
         self.naive.free(request)
         del self.tokens[request]
@@ -124,7 +164,18 @@ class KvMachine(RuleBasedStateMachine):
     def reset(self) -> None:
         self.kv.reset()
         self.naive = NaiveCache(self.kv.num_blocks, self.kv.block_size, self.kv.prefix_caching)
-        self.tokens = {}
+        self.tokens, self.places = {}, {}
+
+    @precondition(lambda self: self.tokens)
+    @rule(data=st.data())
+    def look_at_one(self, data: st.DataObject) -> None:
+        request = data.draw(st.sampled_from(list(self.tokens)))
+        assert list(self.kv.table(request)) == self.naive.tables[request]
+
+    @rule()
+    def look_at_all(self) -> None:
+        self.kv.state()
+        assert {request: list(self.kv.table(request)) for request in self.tokens} == self.naive.tables
 
     @invariant()
     def they_agree(self) -> None:
@@ -132,11 +183,17 @@ class KvMachine(RuleBasedStateMachine):
             return
         self.kv.check()
         assert self.kv.next_free(self.kv.num_blocks) == self.naive.queue
-        assert {request: list(self.kv.table(request)) for request in self.tokens} == self.naive.tables
+        assert {request: self.kv.blocks_of(request) for request in self.tokens} == {
+            request: len(table) for request, table in self.naive.tables.items()
+        }
         held = {block for table in self.naive.tables.values() for block in table}
         assert self.kv.blocks_in_use == len(held)
         assert self.kv.free_blocks == self.kv.num_blocks - len(held)
         assert self.kv.usage == len(held) / self.kv.num_blocks
+
+    def teardown(self) -> None:
+        if hasattr(self, "kv"):
+            self.look_at_all()
 
 
 TestKvMachine = KvMachine.TestCase

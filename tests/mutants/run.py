@@ -19,6 +19,7 @@ from pathlib import Path
 
 import ahead
 import batching
+import blocks
 import placement
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -40,7 +41,7 @@ def survives(mutant: tuple[str, str, str, str], copies: Path, number: int) -> st
         return f"{file}: the text {text!r} is there {original.count(text)} times, not once"
     path.write_text(original.replace(text, fault), "utf-8")
     command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", "-p", "no:xdist"]
-    lists = {"ahead": ahead.tests_for, batching.GROUP: lambda *_: batching.TESTS}
+    lists = {"ahead": ahead.tests_for} | {part.GROUP: lambda *_, part=part: part.TESTS for part in (batching, blocks)}
     command += lists.get(group, placement.tests_for)(group, file)
     # Derandomised: a fault that needs luck to be seen counts as unseen.
     environment = {**os.environ, "PYTHONPATH": str(folder), "PYTHONDONTWRITEBYTECODE": "1", "CI": "1"}
@@ -53,13 +54,14 @@ def survives(mutant: tuple[str, str, str, str], copies: Path, number: int) -> st
 
 def every() -> list[tuple[str, str, str, str]]:
     """All faults: group, file, the text that is there once, and what stands in its place."""
-    return [*placement.all_mutants(), *((batching.GROUP, *fault) for fault in batching.FAULTS), *ahead.all_mutants()]
+    parts = [(part.GROUP, *fault) for part in (batching, blocks) for fault in part.FAULTS]
+    return [*placement.all_mutants(), *parts, *ahead.all_mutants()]
 
 
 def main() -> int:
     """Run them all and print killed/total by group."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--only", help="one group, such as a policy's name, shared, actors, scaling or ahead")
+    parser.add_argument("--only", help="one group, such as a policy's name, shared, actors, scaling, blocks or ahead")
     parser.add_argument("--jobs", type=int, default=2)
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()

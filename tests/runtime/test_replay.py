@@ -81,7 +81,7 @@ def test_an_object_of_a_module_that_may_be_compiled_has_the_same_text_either_way
     assert encode(WaitingQueue()) == "WaitingQueue(_classes={}, _order=list(), count=0)"
     batcher = PipelinedBatcher(BatchingLimits(4, 64, 128), KvCache(8, 16))
     assert encode(batcher).startswith(
-        "PipelinedBatcher(_before=list(), _clock=0, _cut=False, _decoding=Decoding(_bases="
+        "PipelinedBatcher(_before=list(), _clock=0, _cut=False, _decoding=Decoding(_beat="
     )
 
 
