@@ -16,7 +16,7 @@ from rakka_sim.core.free_queue import Block, FreeQueue
 from rakka_sim.errors import InputError, InvariantBroken
 
 
-class _Table:
+class Table:
     """One request's blocks, in order, the first `cached` of which have their keys registered.
 
     `span` holds the last of them, if that lies in the last span of the content.
@@ -29,6 +29,12 @@ class _Table:
         self.blocks = blocks
         self.cached = len(blocks)
         self.span: CachedSpan | None = None
+
+    def copy(self) -> Table:
+        """One like it, whose span nobody knows."""
+        made = Table(self.keys, self.blocks.copy())
+        made.cached = self.cached
+        return made
 
 
 class KvCache:
@@ -48,7 +54,7 @@ class KvCache:
     def reset(self) -> None:
         """Forget every table and every key: the memory behind the blocks is new."""
         self._free = FreeQueue(self.num_blocks)
-        self._tables: dict[int, _Table] = {}
+        self._tables: dict[int, Table] = {}
         self._sharers: dict[int, int] = {}  # how many requests hold a block, where they are more than one
         self._owner: list[CachedSpan | None] = [None] * self.num_blocks  # block -> the span it was found in last
         self._spans: dict[int, CachedSpan] = {}  # by base
@@ -116,7 +122,7 @@ class KvCache:
                 free.claim(block)
             else:
                 sharers[block] = sharers.get(block, 1) + 1
-        self._tables[request_id] = _Table(keys, list(hits))
+        self._tables[request_id] = Table(keys, list(hits))
         return self.grow(request_id, tokens)
 
     def grow(self, request_id: int, tokens: int) -> bool:
@@ -202,7 +208,7 @@ class KvCache:
             if not span.blocks:
                 del self._spans[span.base]
 
-    def _register(self, table: _Table, start: int, full: int) -> None:
+    def _register(self, table: Table, start: int, full: int) -> None:
         keys = table.keys
         if start >= keys.final:
             self._register_piece(table, keys.last, keys.final, start, full)
@@ -210,7 +216,7 @@ class KvCache:
             for base, first, low, high in keys.pieces(start, full):
                 self._register_piece(table, base, first, low, high)
 
-    def _register_piece(self, table: _Table, base: int, first: int, start: int, stop: int) -> None:
+    def _register_piece(self, table: Table, base: int, first: int, start: int, stop: int) -> None:
         span = self._spans.get(base)
         if span is None:
             span = self._spans[base] = CachedSpan(base, first)

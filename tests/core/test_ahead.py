@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import NamedTuple
 
 import pytest
-from core.test_runs import ARRIVALS, SHAPES, Arrival, Pair, Turn, counts, expanded
+from core.test_runs import counts, expanded
 from hypothesis import event, given, settings
 from hypothesis import strategies as st
 
 from rakka_sim.core.ahead import AheadBatcher
-from rakka_sim.core.batching import Batcher, BatchingLimits, Sampled, SequenceSpec
+from rakka_sim.core.batching import Batcher, BatchingLimits, Event, Sampled, SequenceSpec, Started
 from rakka_sim.core.kv import KvCache
+from rakka_sim.core.sequence import Sequence
 from rakka_sim.errors import InvariantBroken
 from rakka_sim.values import FinishReason, StepPlan
 
@@ -21,106 +23,195 @@ class Move(NamedTuple):
 
     most: int
     goes_on: bool
-    arrivals: list[Arrival]
-    cancel: int
+    arrivals: list[Urgent]
+    cancels: list[int]
     cut: int
     fail: bool
+    surprise: FinishReason | None
 
 
+class Urgent(NamedTuple):
+    """A request: prompts of one source begin alike, and lower priorities go first."""
+
+    prompt: int
+    source: int
+    output: int
+    priority: int
+
+
+COMERS = st.lists(
+    st.builds(
+        Urgent,
+        st.integers(1, 24) | st.integers(1, 60),
+        st.integers(0, 6),
+        st.integers(1, 40),
+        st.sampled_from([0, 0, 0, 0, -1, 1]),
+    ),
+    max_size=5,
+)
 MOVES = st.builds(
     Move,
     most=st.sampled_from([1, 2, 5, 1000]),
     goes_on=st.sampled_from([True, True, True, False]),
-    arrivals=st.just([]) | ARRIVALS,
-    cancel=st.integers(-8, 12),
+    arrivals=st.just([]) | COMERS,
+    cancels=st.just([]) | st.lists(st.integers(0, 14), max_size=3),
     cut=st.integers(1, 30) | st.just(1000),
     fail=st.sampled_from([False] * 20 + [True]),
+    surprise=st.sampled_from([None] * 6 + [FinishReason.STOP, FinishReason.ERROR]),
 )
+ON = Move(1000, True, [], [], 1000, False, None)
+LIMITS = st.tuples(
+    st.sampled_from([16, 8, 30, 60]),  # blocks
+    st.sampled_from([4, 3, 1, 16]),  # tokens in each
+    st.sampled_from([8, 5, 2]),  # seats
+    st.sampled_from([64, 16, 7]),  # budget
+    st.sampled_from([0, 0, 5]),  # the most that a prompt gets of it
+    st.sampled_from([True, True, False]),  # the whole prompt must fit
+    st.sampled_from([True, True, True, False]),  # prefixes are found again
+)
+Shape = tuple[int, int, int, int, int, bool, bool]
 
 
-class AheadPair(Pair):
+def trace(made: Batcher) -> object:
+    """All that a batcher holds, down to each field of each sequence."""
+    fields = [name for name in Sequence.__slots__ if name != "beat"]
+    sequences = [[getattr(seq, name) for name in fields] for seq in made._sequences.values()]
+    decoding = made._decoding
+    crossing = [[seq.request_id for seq in one] for one in decoding._crossing]
+    ends = [(at, place, seq.request_id) for at, place, seq in decoding._ends]
+    sums = (decoding.count, decoding._leads, decoding._beat.steps, decoding.twins, dict(decoding._bases))
+    flight = [seq.request_id for seq in made._flight]
+    counts = (made._seated, made._clock, made._uncomputed, made._waiting.count, list(made._events))
+    queue = made._kv._free
+    free = ([list(one) for one in queue._portions], queue._at, dict(queue._stale), set(queue._held), queue.count)
+    return made.state(), sequences, crossing, ends, sums, flight, id(made._plan), made._head, made._cut, counts, free
+
+
+class AheadPair:
     """One batcher that looks ahead, and one that plans single steps and is told the same at the same boundaries."""
 
-    def __init__(self, shape: tuple[int, int, int, int, bool]) -> None:
-        super().__init__(shape)
-        blocks, size, seats, budget, reserve = shape
-        limits = BatchingLimits(seats, budget, 64, scheduler_reserve_full_isl=reserve)
-        self.runs: AheadBatcher = AheadBatcher(limits, KvCache(blocks, size))
+    def __init__(self, shape: Shape) -> None:
+        blocks, size, seats, budget, threshold, reserve, cached = shape
+        limits = BatchingLimits(
+            seats, budget, 64, long_prefill_token_threshold=threshold, scheduler_reserve_full_isl=reserve
+        )
+        self.made = AheadBatcher(limits, KvCache(blocks, size, cached))
+        self.steps = Batcher(limits, KvCache(blocks, size, cached), runs=False)
+        self.room = min(64, blocks * size) - 1
+        self.next_id = 0
         self.plan: StepPlan | None = None
-        self.followed = 0
+        self.followed = self.with_prompts = self.seated = 0
+
+    def come(self, arrivals: list[Urgent], *whom: Batcher) -> None:
+        for number, one in enumerate(arrivals, self.next_id):
+            prompt = min(one.prompt, self.room)
+            spec = SequenceSpec(number, prompt, one.output, ((one.source, prompt),), priority=one.priority)
+            for batcher in whom:
+                batcher.add(spec)
 
     def go(self, move: Move) -> bool:
         """One plan comes to an end; whether there was any."""
         if self.plan is None:
-            self.plan = self.runs.plan(move.most)
+            self.plan = self.made.plan(move.most)
             assert expanded(self.plan) == expanded(self.steps.plan())
-            assert self.runs.take_events() == self.steps.take_events()
+            assert self.made.take_events() == self.steps.take_events()
         if self.plan is None:
             return False
-        if self.runs.run_must_end:  # by who came too late to keep it from beginning
-            move = move._replace(goes_on=False, cut=1, arrivals=[], cancel=-1)
-        following = self.runs.ahead(move.most)
+        if self.made.run_must_end:  # by who came too late to keep it from beginning
+            move = move._replace(goes_on=False, cut=1)
+        before = trace(self.made)
+        following = self.made.ahead(move.most)
+        assert trace(self.made) == before
         if following is not None and move.goes_on:
             self.follow_on(self.plan, following, move)
         else:
             self.land(self.plan, move)
-        self.runs.check()
+        self.made.check()
         return True
 
-    def follow_on(self, plan: StepPlan, following: StepPlan, move: Move) -> None:
-        """The runner has gone on before it heard of who came or went."""
-        before = {row.request_id: list(self.runs._kv.table(row.request_id)) for row in following.rows}
-        promised = self.runs.promised_ahead()
-        singles = self.follow(plan, 1, plan.steps)
-        if move.cancel in {row.request_id for row in plan.rows} - before.keys():  # it has ended, which nobody knows yet
-            self.disturb(Turn(1, [], move.cancel, True, False))
-            move = move._replace(cancel=-1)
-        singles += self.steps.commit(1)
-        first = self.steps.plan()
-        self.disturb(Turn(1, move.arrivals, move.cancel, True, False))
-        events, self.plan = self.runs.go_on()
-        assert counts(events) == counts(singles)
-        came = len(move.arrivals) > 0 or move.cancel >= 0
-        rows, sizes, blocks = expanded(self.plan)
-        assert (rows, blocks) == (expanded(first)[0], expanded(first)[2])
-        assert came or sizes == expanded(first)[1]
-        for request_id, table in before.items():
-            now, told = self.runs._kv.table(request_id), [*table, *promised.get(request_id, [])]
-            assert told[: len(now)] == list(now)
-            assert len(told) * self.runs._kv.block_size >= self.contexts[request_id] + self.plan.steps
-        self.followed += 1
+    def singly(self, plan: StepPlan, steps: int) -> list[Event]:
+        """All but the last of a plan's first steps, one by one, each as the plan says; with the last one in flight."""
+        singles: list[Event] = []
+        for step in range(1, steps):
+            singles += self.steps.commit(1)
+            assert expanded(self.steps.plan(), 0) == expanded(plan, step)
+        return singles
 
-    @property
-    def contexts(self) -> dict[int, int]:
-        assert self.plan is not None
-        return {row.request_id: row.context for row in self.plan.rows}
+    def follow_on(self, plan: StepPlan, following: StepPlan, move: Move) -> None:
+        """The runner has gone on before it could hear of who came or went."""
+        kv, promised = self.made._kv, self.made.promised_ahead()
+        told = {row.request_id: [*kv.table(row.request_id), *promised[row.request_id]] for row in following.rows}
+        singles = self.singly(plan, plan.steps)
+        self.come(move.arrivals, self.made)
+        gone = [event for number in move.cancels for event in self.made.cancel(number)]
+        if in_time := not self.made.run_must_end:  # what follows does not depend on them
+            self.come(move.arrivals, self.steps)
+        events, news, self.plan = self.made.go_on()
+        assert counts(events) == counts(singles + self.steps.commit(1))
+        first = self.steps.plan()
+        others = self.steps.take_events()
+        if not in_time:
+            self.come(move.arrivals, self.steps)
+        self.next_id += len(move.arrivals)
+        others += [event for number in move.cancels for event in self.steps.cancel(number)]
+        assert sorted(map(str, gone + news)) == sorted(map(str, others))
+        assert expanded(replace(self.plan, waiting=0)) == expanded(replace(first, waiting=0))
+        assert (self.plan.steps, self.plan.waiting) == (following.steps, self.made.waiting)
+        assert expanded(replace(following, waiting=0)) == expanded(replace(first, waiting=0))
+        for row in following.rows:  # the blocks that the runner was told of are those that it gets
+            table, known = list(self.steps._kv.table(row.request_id)), told[row.request_id]
+            assert known[: len(table)] == table
+            assert len(known) * kv.block_size >= row.context + row.tokens + following.steps - 1
+        self.followed += 1
+        self.with_prompts += following.prefill_tokens > 0
+        self.seated += any(isinstance(event, Started) for event in news)
 
     def land(self, plan: StepPlan, move: Move) -> None:
-        """It ends sooner, or as planned with nothing after it."""
+        """It ends sooner, or as planned with nothing after it; those who came and went are in time."""
         done = min(move.cut, plan.steps)
-        singles = self.follow(plan, 1, done)
-        self.disturb(Turn(1, move.arrivals, move.cancel, True, False))
+        singles = self.singly(plan, done)
+        self.come(move.arrivals, self.made, self.steps)
+        self.next_id += len(move.arrivals)
+        ended = dict.fromkeys([row.request_id for row in plan.rows if row.samples][-1:], move.surprise)
+        if move.surprise is None or move.fail:
+            ended = {}
+        before, after = list[Event](), list[Event]()
+        for number in move.cancels:
+            before += self.made.cancel(number)
+        due = {row.request_id for row in plan.rows}
+        for number in move.cancels:
+            if number in due:
+                assert self.steps.cancel(number) == []
         if move.fail:
             done -= 1  # the step under way is lost, and those before it stand
-            assert counts(self.runs.fail(done)) == counts([*singles, *self.steps.fail()])
+            events = self.made.fail(done)
+            singles += self.steps.fail()
         else:
-            assert counts(self.runs.commit(done)) == counts([*singles, *self.steps.commit(1)])
+            events = self.made.commit(done, ended)
+            singles += self.steps.commit(1, ended)
+        for number in move.cancels:
+            if number not in due:
+                after += self.steps.cancel(number)
+        assert counts(before + events) == counts(singles + after)
         self.plan = None
-        assert self.runs.state() == self.steps.state()
+        assert self.made.state() == self.steps.state()
 
 
-@given(SHAPES, ARRIVALS, st.lists(MOVES, max_size=25))
+@given(LIMITS, COMERS, st.lists(MOVES, max_size=25))
 @settings(max_examples=300)
 def test_a_plan_made_ahead_is_the_one_that_would_be_made_later(
-    shape: tuple[int, int, int, int, bool], first: list[Arrival], moves: list[Move]
+    shape: Shape, first: list[Urgent], moves: list[Move]
 ) -> None:
     pair = AheadPair(shape)
-    pair.disturb(Turn(1, first, -1, False, False))
+    pair.come(first, pair.made, pair.steps)
+    pair.next_id += len(first)
     for move in moves:
         pair.go(move)
-    while pair.go(Move(1000, True, [], -1, 1000, False)):
+    while pair.go(ON):
         pass
     event(f"followed: {min(pair.followed, 5)}")
+    event(f"with prompts: {min(pair.with_prompts, 5)}")
+    event(f"seated: {min(pair.seated, 5)}")
 
 
 def decoding(outputs: list[int], seats: int = 4, size: int = 4, blocks: int = 100) -> AheadBatcher:
