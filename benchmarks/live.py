@@ -352,7 +352,7 @@ def actors(machine: Machine, recipe: Recipe, batch: int, output: int, repeats: i
     recipe = replace(recipe, blocks=blocks_of(lengths), max_rows=batch)  # three engines at once
     runner = make_runner(recipe)
     bare, through = [], {"runs": [], "single steps": []}  # type: ignore[var-annotated]
-    with serving(recipe) as with_runs, serving(recipe, runs_of_steps=False) as singly:
+    with serving(recipe) as with_runs, serving(recipe, runs_of_steps=False, async_scheduling=False) as singly:
         for _ in range(repeats + 1):
             seconds, steps = bare_loop(runner, recipe, lengths, True)
             bare.append(seconds / steps)

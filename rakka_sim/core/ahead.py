@@ -64,7 +64,7 @@ class AheadBatcher(Batcher):
         That is sure, but where a row has been cancelled: then the plan is to be cut.
         """
         self._following, plan = None, self._plan
-        if plan is None or not self._runs or self._cut:
+        if plan is None or self._cut:
             return None
         future = self._as_it_is()
         future.commit(plan.steps)
@@ -75,7 +75,7 @@ class AheadBatcher(Batcher):
 
     def _as_it_is(self) -> Batcher:
         """A batcher like this one, which goes its own way."""
-        future = Batcher(self.limits, KvAhead(self._kv))
+        future = Batcher(self.limits, KvAhead(self._kv), self._runs)
         future._waiting, future._seated, future._plan = WaitingAhead(self._waiting), self._seated, self._plan
         for seq in self._running:
             copy = future._sequences[seq.request_id] = seq.copy()

@@ -11,7 +11,7 @@ from hypothesis import event, given, settings
 from hypothesis import strategies as st
 
 from rakka_sim.core.ahead import AheadBatcher
-from rakka_sim.core.batching import Batcher, BatchingLimits, Event, Sampled, SequenceSpec, Started
+from rakka_sim.core.batching import Batcher, BatchingLimits, Event, Preempted, Sampled, SequenceSpec, Started
 from rakka_sim.core.kv import KvCache
 from rakka_sim.core.sequence import Sequence
 from rakka_sim.errors import InvariantBroken
@@ -54,7 +54,7 @@ MOVES = st.builds(
     most=st.sampled_from([1, 2, 5, 1000]),
     goes_on=st.sampled_from([True, True, True, False]),
     arrivals=st.just([]) | COMERS,
-    cancels=st.just([]) | st.lists(st.integers(0, 14), max_size=3),
+    cancels=st.just([]) | st.lists(st.integers(0, 14), max_size=3),  # by place among those known
     cut=st.integers(1, 30) | st.just(1000),
     fail=st.sampled_from([False] * 20 + [True]),
     surprise=st.sampled_from([None] * 6 + [FinishReason.STOP, FinishReason.ERROR]),
@@ -109,6 +109,11 @@ class AheadPair:
             for batcher in whom:
                 batcher.add(spec)
 
+    def come_and_go(self, move: Move) -> list[Event]:
+        """The one without a view of what follows hears of them."""
+        self.come(move.arrivals, self.steps)
+        return [event for number in move.cancels for event in self.steps.cancel(number)]
+
     def go(self, move: Move) -> bool:
         """One plan comes to an end; whether there was any."""
         if self.plan is None:
@@ -119,6 +124,8 @@ class AheadPair:
             return False
         if self.made.run_must_end:  # by who came too late to keep it from beginning
             move = move._replace(goes_on=False, cut=1)
+        known = [*self.made._sequences, self.next_id]
+        move = move._replace(cancels=[known[place % len(known)] for place in move.cancels])
         before = trace(self.made)
         following = self.made.ahead(move.most)
         assert trace(self.made) == before
@@ -144,19 +151,20 @@ class AheadPair:
         singles = self.singly(plan, plan.steps)
         self.come(move.arrivals, self.made)
         gone = [event for number in move.cancels for event in self.made.cancel(number)]
+        others: list[Event] = []
         if in_time := not self.made.run_must_end:  # what follows does not depend on them
-            self.come(move.arrivals, self.steps)
+            others += self.come_and_go(move)
         events, news, self.plan = self.made.go_on()
         assert counts(events) == counts(singles + self.steps.commit(1))
         first = self.steps.plan()
-        others = self.steps.take_events()
+        others += self.steps.take_events()
         if not in_time:
-            self.come(move.arrivals, self.steps)
+            others += self.come_and_go(move)
         self.next_id += len(move.arrivals)
-        others += [event for number in move.cancels for event in self.steps.cancel(number)]
         assert sorted(map(str, gone + news)) == sorted(map(str, others))
         assert expanded(replace(self.plan, waiting=0)) == expanded(replace(first, waiting=0))
-        assert (self.plan.steps, self.plan.waiting) == (following.steps, self.made.waiting)
+        assert self.plan.steps == following.steps
+        assert move.cancels or self.plan.waiting == self.made.waiting
         assert expanded(replace(following, waiting=0)) == expanded(replace(first, waiting=0))
         for row in following.rows:  # the blocks that the runner was told of are those that it gets
             table, known = list(self.steps._kv.table(row.request_id)), told[row.request_id]
@@ -232,34 +240,173 @@ def test_who_ends_with_the_plan_in_flight_has_no_row_in_the_next() -> None:
     assert following.steps == 5
 
 
-def test_a_prompts_last_step_is_followed_by_a_run_and_the_others_by_who_knows() -> None:
-    made = AheadBatcher(BatchingLimits(4, 8, 100), KvCache(50, 4))
-    made.add(SequenceSpec(0, 12, 20, ((0, 12),)))
+def chunked(prompt: int, *, seats: int = 4, blocks: int = 50) -> AheadBatcher:
+    """One that decodes, beside another whose prompt takes chunks of seven tokens, the first of which is in flight."""
+    made = AheadBatcher(BatchingLimits(seats, 8, 100), KvCache(blocks, 4))
+    made.add(SequenceSpec(0, 4, 20, ((0, 4),)))
     made.plan()
-    assert made.ahead() is None
     made.commit(1)
+    made.add(SequenceSpec(1, prompt, 20, ((1, prompt),)))
     made.plan()
+    return made
+
+
+def rows_of(plan: StepPlan | None) -> list[tuple[int, int, int, bool]]:
+    assert plan is not None
+    return [(row.request_id, row.tokens, row.context, row.samples) for row in plan.rows]
+
+
+def test_chunks_of_a_prompt_follow_each_other_beside_those_who_decode_and_a_run_follows_the_last() -> None:
+    made = chunked(18)
+    assert rows_of(made.ahead(6)) == [(0, 1, 5, True), (1, 7, 7, False)]
+    # Twelve tokens are in blocks of the plan in flight; of fourteen, two are new.
+    assert made.promised_ahead() == {0: [], 1: [4, 5]}
+    made.go_on()
+    assert rows_of(made.ahead(6)) == [(0, 1, 6, True), (1, 4, 14, True)]
+    made.go_on()
     following = made.ahead(6)
+    assert rows_of(following) == [(0, 1, 7, True), (1, 1, 18, True)]
     assert following is not None
-    assert (following.steps, [row.context for row in following.rows]) == (6, [12])
+    assert following.steps == 6
 
 
-def test_who_waits_for_a_seat_that_becomes_free_makes_the_next_plan_unknown() -> None:
+def test_who_waits_is_seated_with_the_blocks_it_finds_and_those_it_gets() -> None:
+    made = AheadBatcher(BatchingLimits(4, 16, 100), KvCache(50, 4))
+    for number in (0, 1, 2):
+        made.add(SequenceSpec(number, 14, 20, ((9, 12), (number, 2))))  # three blocks are common to all
+    made.plan()
+    assert rows_of(made.ahead()) == [(0, 1, 14, True), (1, 1, 14, True), (2, 2, 12, True)]
+    assert made.promised_ahead() == {0: [], 1: [], 2: [0, 1, 2, 5]}
+    _, news, plan = made.go_on()
+    assert news == [Started(2, 12)]
+    assert (plan.running, plan.waiting) == (3, 0)
+
+
+def test_a_prefix_is_not_counted_on_where_its_blocks_are_reused_by_then() -> None:
+    made = AheadBatcher(BatchingLimits(2, 100, 100), KvCache(5, 4))
+    made.add(SequenceSpec(0, 9, 1, ((0, 9),)))  # leaves two blocks that may be found: 1 and 0, after 3, 4 and 2
+    made.plan()
+    made.commit(1)
+    made.add(SequenceSpec(1, 12, 9, ((1, 12),)))
+    made.add(SequenceSpec(2, 3, 1, ((2, 3),)))
+    made.plan()  # takes all but block 0
+    made.add(SequenceSpec(3, 6, 5, ((0, 6),)))
+    assert rows_of(made.ahead()) == [(1, 1, 12, True)]  # which takes the last block, with the only hit in it
+    made.go_on()
+    assert made._kv.lookup(made._sequences[3].keys, 6) == []
+
+
+def test_who_is_preempted_by_what_follows_is_still_there_if_that_is_dropped() -> None:
+    def short() -> AheadBatcher:
+        made = AheadBatcher(BatchingLimits(4, 100, 100), KvCache(4, 4))
+        for number in (0, 1):
+            made.add(SequenceSpec(number, 7, 9, ((number, 7),)))
+        made.plan()
+        made.commit(1)
+        made.plan(1)
+        assert rows_of(made.ahead()) == [(0, 1, 8, True)]
+        return made
+
+    dropped = short()
+    assert len(dropped.commit(1)) == 2
+    gone_on = short()
+    gone_on.cancel(1)  # too late for that
+    events, news, plan = gone_on.go_on()
+    assert [event.request_id for event in events] == [0, 1]
+    assert news == [Preempted(1), Sampled(1, 2, 0, FinishReason.CANCELLED, 1)]
+    assert plan.waiting == 1
+
+
+def test_who_comes_ends_a_step_only_if_it_has_a_part_in_the_next() -> None:
+    spent, full = chunked(30), chunked(10, seats=2)
+    for made in (spent, full):
+        made.ahead()
+        assert not made.run_must_end
+        made.add(SequenceSpec(9, 5, 5, ((9, 5),)))
+        assert not made.run_must_end  # the prompt takes all that the other one leaves; both seats are taken
+    last = chunked(10)
+    last.ahead()
+    last.add(SequenceSpec(9, 5, 5, ((9, 5),)))
+    assert last.run_must_end  # three tokens of the prompt are left, and four for somebody else
+    assert rows_of(last.ahead()) == [(0, 1, 5, True), (1, 3, 7, True), (9, 4, 0, False)]
+    assert not last.run_must_end
+    last.add(SequenceSpec(10, 5, 5, ((9, 5),)))
+    assert not last.run_must_end  # behind it
+    last.add(SequenceSpec(11, 5, 5, ((9, 5),), priority=-1))
+    assert last.run_must_end
+
+
+def test_behind_a_head_that_finds_no_blocks_only_the_more_urgent_and_its_end_count() -> None:
+    def stuck() -> AheadBatcher:
+        made = AheadBatcher(BatchingLimits(4, 100, 100), KvCache(12, 4))
+        made.add(SequenceSpec(0, 8, 30, ((0, 8),)))
+        made.add(SequenceSpec(1, 44, 30, ((1, 44),)))  # 11 blocks, and 10 are left
+        made.plan()
+        following = made.ahead(5)
+        assert following is not None
+        assert following.steps == 5
+        made.add(SequenceSpec(2, 1, 30, ((2, 1),)))
+        assert not made.run_must_end
+        return made
+
+    urgent = stuck()
+    urgent.add(SequenceSpec(3, 1, 30, ((3, 1),), priority=-1))
+    assert urgent.run_must_end
+    gone = stuck()
+    assert gone.cancel(1) != []
+    assert gone.run_must_end
+    later = stuck()
+    later.go_on()
+    assert not later.run_must_end
+    later.cancel(1)  # and the small one behind it fits
+    assert later.run_must_end
+
+
+@pytest.mark.parametrize("goes_on", [True, False])
+def test_who_is_cancelled_when_a_seat_has_been_foreseen_for_it_ends_with_its_step_or_before(goes_on: bool) -> None:
+    made = chunked(10)
+    made.add(SequenceSpec(9, 5, 5, ((9, 5),)))
+    made.ahead()
+    made.take_events()
+    assert made.cancel(9) == []  # its row may be under way
+    assert made.run_must_end
+    made.check()
+    if goes_on:
+        events, news, _ = made.go_on()
+        assert news == [Started(9, 0)]
+        assert Sampled(9, 0, 0, FinishReason.CANCELLED) in made.commit(1)
+    else:
+        assert made.commit(1)[-1] == Sampled(9, 0, 0, FinishReason.CANCELLED)
+    assert made._kv.table(9) == ()
+
+
+def test_a_row_that_is_cancelled_ends_a_step_that_something_is_to_follow() -> None:
+    made = decoding([30, 30])
+    made.commit(3)
+    made.plan(1)
+    made.ahead(1)
+    assert not made.run_must_end
+    made.cancel(1)
+    assert made.run_must_end
+    assert made.ahead() is None  # the plan will not end as planned
+
+
+def test_who_waits_for_a_seat_that_becomes_free_is_in_the_next_plan() -> None:
     made = decoding([4, 30], seats=2)
     assert made.ahead() is not None
     assert not made.run_must_end
     made.add(SequenceSpec(9, 5, 5, ((9, 5),)))
     assert made.run_must_end
-    assert made.ahead() is None
+    assert rows_of(made.ahead()) == [(1, 1, 8, True), (9, 5, 0, True)]
+    assert not made.run_must_end
 
 
-def test_blocks_that_are_free_only_later_are_not_counted_on() -> None:
+def test_blocks_that_are_free_only_later_are_counted_on() -> None:
     made = decoding([4, 11], blocks=4)  # all are taken, until the first one gives its two back
-    assert made.ahead() is None
-    made.commit(3)
-    following = made.plan()
+    following = made.ahead()
     assert following is not None
-    assert following.steps > 2
+    assert following.steps == 7
+    assert made.promised_ahead() == {1: [1, 0]}  # its last one first
 
 
 def test_a_request_that_is_cancelled_too_late_keeps_its_blocks_until_its_last_step_has_ended() -> None:
@@ -268,8 +415,9 @@ def test_a_request_that_is_cancelled_too_late_keeps_its_blocks_until_its_last_st
     assert made.cancel(0) == []
     assert made.run_must_end
     held = made._kv.blocks_in_use
-    events, _ = made.go_on()
+    events, news, _ = made.go_on()
     assert events == [Sampled(0, 1, 3), Sampled(1, 1, 3)]
+    assert news == []
     assert len(made._kv.table(0)) == 2
     assert made._kv.blocks_in_use >= held
     assert made.run_must_end
@@ -287,10 +435,15 @@ def test_nothing_follows_a_plan_that_was_not_made() -> None:
         made.go_on()
 
 
-def test_without_runs_every_step_waits_for_the_one_before() -> None:
+def test_without_runs_each_step_is_followed_by_one() -> None:
     made = AheadBatcher(BatchingLimits(4), KvCache(50, 4), runs=False)
     made.add(SequenceSpec(0, 5, 20, ((0, 5),)))
     made.plan()
+    for step in range(19):
+        following = made.ahead()
+        assert following is not None
+        assert (following.steps, following.max_context) == (1, 5 + step)
+        made.go_on()
     assert made.ahead() is None
 
 
