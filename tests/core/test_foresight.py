@@ -1,0 +1,123 @@
+"""Views of what will be, against copies down to the last block that go the same way; and their originals stay."""
+
+from __future__ import annotations
+
+from copy import deepcopy
+
+from hypothesis import event, given, settings
+from hypothesis import strategies as st
+
+from rakka_sim.core.content import BlockKeys
+from rakka_sim.core.foresight import FreeAhead, KvAhead, WaitingAhead
+from rakka_sim.core.free_queue import FreeQueue
+from rakka_sim.core.kv import KvCache
+from rakka_sim.core.sequence import SequenceSpec, make_sequence
+from rakka_sim.core.waiting import WaitingQueue
+
+SIZE = 2
+CONTENTS = [((0, 30),), ((0, 6), (1, 30)), ((0, 6), (2, 30)), ((3, 5), (4, 30))]
+ACTS = st.lists(st.tuples(st.sampled_from(["start", "grow", "free", "deal"]), st.integers(0, 7), st.integers(1, 14)))
+
+
+def act(kv: KvCache, what: str, request: int, tokens: int) -> object:
+    """One thing done to a cache, if it can be; what came of it."""
+    keys = BlockKeys(CONTENTS[request % len(CONTENTS)], SIZE)
+    there = len(kv.table(request))
+    if what == "start" and not there:
+        hits = kv.lookup(keys, tokens)
+        return hits, kv.shortage(tokens, hits), kv.allocate(request, keys, tokens, hits)
+    if what == "grow" and there:
+        return kv.grow(request, there * SIZE + tokens)
+    if what == "deal" and there:
+        dealt = kv.deal([request], 1)
+        kv.fill(request, len(kv.table(request)) * SIZE)
+        return dealt
+    if what == "free" and there:
+        kv.free(request)
+    return None
+
+
+@given(st.sampled_from([6, 12, 20]), st.booleans(), ACTS, ACTS)
+@settings(max_examples=400)
+def test_a_view_of_a_cache_is_what_a_copy_of_it_would_be(
+    blocks: int, caching: bool, before: list[tuple[str, int, int]], after: list[tuple[str, int, int]]
+) -> None:
+    kv = KvCache(blocks, SIZE, caching)
+    for one in before:
+        act(kv, *one)
+    state, copy, view = kv.state(), deepcopy(kv), KvAhead(kv)
+    hits = 0
+    for one in after:
+        assert act(view, *one) == act(copy, *one)
+        assert (view.free_blocks, view.blocks_in_use, view.usage) == (copy.free_blocks, copy.blocks_in_use, copy.usage)
+        assert view.next_free(view.free_blocks) == copy.next_free(copy.free_blocks)
+        for request in range(8):
+            assert list(view.table(request)) == list(copy.table(request))
+            keys = BlockKeys(CONTENTS[request % len(CONTENTS)], SIZE)
+            found = copy.lookup(keys, 20)
+            assert view.lookup(keys, 20) == found
+            hits += found != kv.lookup(keys, 20)
+    assert kv.state() == state
+    kv.check()
+    event(f"hits differ from those of now: {hits > 0}")
+
+
+FREE = st.lists(st.tuples(st.sampled_from(["take", "claim", "give"]), st.integers(0, 9)), max_size=30)
+
+
+def use(queue: FreeQueue, what: str, number: int, held: list[int]) -> object:
+    if what == "take" and number <= len(queue):
+        taken = queue.take(number)
+        held += taken
+        return list(taken)
+    if what == "claim" and number in queue:
+        queue.claim(number)
+        held.append(number)
+    elif what == "give":
+        given, held[:] = held[:number], held[number:]
+        queue.give(given)
+    return None
+
+
+@given(FREE, FREE)
+def test_a_view_of_free_blocks_is_what_a_copy_of_them_would_be(
+    before: list[tuple[str, int]], after: list[tuple[str, int]]
+) -> None:
+    queue, held = FreeQueue(10), list[int]()
+    for one in before:
+        use(queue, *one, held)
+    left, copy, view = queue.first(10), deepcopy(queue), FreeAhead(queue)
+    held_there, held_here = held.copy(), held.copy()
+    for one in after:
+        assert use(view, *one, held_here) == use(copy, *one, held_there)
+        assert view.first(10) == copy.first(10)
+        assert len(view) == len(copy)
+        assert view.held(range(10)) == copy.held(range(10))
+        assert [block in view for block in range(10)] == [block in copy for block in range(10)]
+    assert queue.first(10) == left
+    assert [block in queue for block in range(10)] == [block not in held for block in range(10)]
+
+
+@given(st.lists(st.integers(-1, 1), max_size=8), st.lists(st.sampled_from(["call", "call", -1, 0, 1]), max_size=12))
+def test_a_view_of_a_queue_calls_as_the_queue_would(priorities: list[int], acts: list[str | int]) -> None:
+    def waiting(number: int, priority: int) -> object:
+        return make_sequence(SequenceSpec(number, 5, 5, ((0, 5),), priority=priority), 4, 100)
+
+    queue, other = WaitingQueue(), WaitingQueue()
+    for number, priority in enumerate(priorities):
+        queue.push(waiting(number, priority))
+        other.push(waiting(number, priority))
+    view, before = WaitingAhead(queue), list(queue)
+    for number, one in enumerate(acts, 100):
+        heads = [each.head() for each in (view, other)]
+        assert len({seq and seq.request_id for seq in heads}) == 1
+        if one != "call":  # somebody is preempted
+            view.push_front(waiting(number, one))
+            other.push_front(waiting(number, one))
+        elif heads[0] is not None:
+            assert heads[0] not in before
+            view.remove(heads[0])
+            other.remove(heads[1])
+        assert view.count == other.count
+    assert list(queue) == before
+    assert queue.count == len(before)
