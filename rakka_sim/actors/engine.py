@@ -297,7 +297,8 @@ class EngineCore(Actor):
                     if self._feed is not None:
                         self._feed.drop(request_id)
                 case Started(request_id, cached):
-                    ctx.tell(self._clients[request_id], Scheduled(request_id, ctx.now if began is None else began, cached))
+                    at = ctx.now if began is None else began
+                    ctx.tell(self._clients[request_id], Scheduled(request_id, at, cached))
                 case Preempted(request_id):
                     self._log.preempted += 1
                     if self._feed is not None:
