@@ -281,12 +281,10 @@ class EngineCore(Actor):
                 ctx.tell(client, Rejected(row.request_id, reason))
 
     def _emit(
-        self, ctx: Context, events: list[Event], times: Times = NO_TIMES, first: int = 0, began: float | None = None
+        self, ctx: Context, events: list[Event], times: Times = NO_TIMES, first: int = 0, began: float = np.inf
     ) -> None:
-        """Tell the clients. `times` are those of the steps just done, from number `first` on in the log.
-
-        A step that seats somebody has begun at `began` (s); by default it begins now.
-        """
+        """Tell the clients. `times` are those of the steps just done, from number `first` on in the log; a step that
+        seats somebody has begun at `began` (s), or begins now."""
         for event in events:
             match event:
                 case Sampled(request_id, _, count, None):
@@ -297,8 +295,7 @@ class EngineCore(Actor):
                     if self._feed is not None:
                         self._feed.drop(request_id)
                 case Started(request_id, cached):
-                    at = ctx.now if began is None else began
-                    ctx.tell(self._clients[request_id], Scheduled(request_id, at, cached))
+                    ctx.tell(self._clients[request_id], Scheduled(request_id, min(began, ctx.now), cached))
                 case Preempted(request_id):
                     self._log.preempted += 1
                     if self._feed is not None:

@@ -4,20 +4,20 @@ from __future__ import annotations
 
 CORE, ACTOR, WORKER = "rakka_sim/core/ahead.py", "rakka_sim/actors/ahead.py", "rakka_sim/actors/worker.py"
 FEED, RUNS, VIEWS = "rakka_sim/core/feed.py", "rakka_sim/core/runs.py", "rakka_sim/core/foresight.py"
-SPANS, SEQUENCE, ENGINE = "rakka_sim/core/cached_span.py", "rakka_sim/core/sequence.py", "rakka_sim/actors/engine.py"
+SPANS, SEQUENCE = "rakka_sim/core/cached_span.py", "rakka_sim/core/sequence.py"
 
-QUICK = ["tests/core/test_ahead.py", "tests/scenarios/test_ahead.py", "-m", "not slow"]
-SEEN = ["tests/core/test_foresight.py", *QUICK]
+PLANS = ["tests/core/test_ahead.py"]
+SEEN = ["tests/core/test_foresight.py", *PLANS]
+THROUGH = ["tests/scenarios/test_ahead.py", "-m", "not slow"]
 BY_FILE = {
-    CORE: QUICK,
-    RUNS: QUICK,
+    CORE: PLANS,
+    RUNS: PLANS,
     VIEWS: SEEN,
     SPANS: SEEN,
     SEQUENCE: SEEN,
-    FEED: ["tests/core/test_feed.py", "tests/core/test_ahead_feed.py", *QUICK],
-    ACTOR: QUICK,
-    ENGINE: QUICK,
-    WORKER: QUICK,
+    FEED: ["tests/core/test_feed.py", "tests/core/test_ahead_feed.py"],
+    ACTOR: THROUGH,
+    WORKER: THROUGH,
 }
 
 FAULTS = [
