@@ -76,7 +76,7 @@ class AheadBatcher(Batcher):
     def _as_it_is(self) -> Batcher:
         """A batcher like this one, which goes its own way."""
         future = Batcher(self.limits, KvAhead(self._kv), self._runs)
-        future._waiting, future._seated, future._plan = WaitingAhead(self._waiting), self._seated, self._plan
+        future._waiting, future._plan = WaitingAhead(self._waiting), self._plan
         for seq in self._running:
             copy = future._sequences[seq.request_id] = seq.copy()
             future._running.append(copy)
@@ -127,7 +127,7 @@ class AheadBatcher(Batcher):
         plan, following, late = self._plan, self._following, self._late
         if plan is None or following is None:
             raise InvariantBroken("batcher", "nothing was made ahead")
-        self._late, self._cut = [], False
+        self._late = []
         for request_id in late:
             self._sequences[request_id].cancelled = False
         events = super().commit(plan.steps)

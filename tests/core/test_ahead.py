@@ -305,6 +305,8 @@ def test_who_is_preempted_by_what_follows_is_still_there_if_that_is_dropped() ->
         made.commit(1)
         made.plan(1)
         assert rows_of(made.ahead()) == [(0, 1, 8, True)]
+        made.add(SequenceSpec(2, 3, 3, ((2, 3),)))
+        assert not made.run_must_end  # nobody is seated in a step that preempts
         return made
 
     dropped = short()
@@ -314,7 +316,7 @@ def test_who_is_preempted_by_what_follows_is_still_there_if_that_is_dropped() ->
     events, news, plan = gone_on.go_on()
     assert [event.request_id for event in events] == [0, 1]
     assert news == [Preempted(1), Sampled(1, 2, 0, FinishReason.CANCELLED, 1)]
-    assert plan.waiting == 1
+    assert plan.waiting == 2
 
 
 def test_who_comes_ends_a_step_only_if_it_has_a_part_in_the_next() -> None:
@@ -362,8 +364,8 @@ def test_behind_a_head_that_finds_no_blocks_only_the_more_urgent_and_its_end_cou
     assert later.run_must_end
 
 
-@pytest.mark.parametrize("goes_on", [True, False])
-def test_who_is_cancelled_when_a_seat_has_been_foreseen_for_it_ends_with_its_step_or_before(goes_on: bool) -> None:
+@pytest.mark.parametrize("what", ["goes on", "ends", "fails"])
+def test_who_is_cancelled_when_a_seat_has_been_foreseen_for_it_ends_with_its_step_or_before(what: str) -> None:
     made = chunked(10)
     made.add(SequenceSpec(9, 5, 5, ((9, 5),)))
     made.ahead()
@@ -371,11 +373,11 @@ def test_who_is_cancelled_when_a_seat_has_been_foreseen_for_it_ends_with_its_ste
     assert made.cancel(9) == []  # its row may be under way
     assert made.run_must_end
     made.check()
-    if goes_on:
+    if what == "goes on":
         assert made.go_on()[1] == [Started(9, 0)]
         assert Sampled(9, 0, 0, FinishReason.CANCELLED) in made.commit(1)
     else:
-        assert made.commit(1)[-1] == Sampled(9, 0, 0, FinishReason.CANCELLED)
+        assert (made.commit(1) if what == "ends" else made.fail())[-1] == Sampled(9, 0, 0, FinishReason.CANCELLED)
     assert made._kv.table(9) == ()
 
 

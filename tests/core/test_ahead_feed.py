@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 from core.test_feed import BLOCK, STOP, VOCAB, Believer, alone
 from hypothesis import event, given, settings
@@ -140,3 +142,19 @@ def test_who_has_ended_is_forgotten_by_a_runner_that_is_never_asked() -> None:
         flight = stack.step(*flight, "on")
     assert len(stack.over) == 12
     assert set(stack.runner.tokens) <= {9, 10, 11}
+
+
+def test_what_counts_as_told_is_not_told_again() -> None:
+    stack = Stack(24, [(6, 9, 0, False)] * 4)
+    flight = stack.plan()
+    assert flight is not None
+    plan, told = flight
+    assert [fed.request_id for fed in told.new] == [0, 1]
+    assert stack.feed.inputs_ahead(plan, {}) == StepFeed((), {}, ())
+    nobody = replace(plan, rows=[])
+    stack.feed.drop(0)
+    then = stack.feed.inputs_ahead(nobody, {})
+    assert then.gone == (0,)
+    stack.feed.drop(1)  # after that was made
+    stack.feed.note(then)
+    assert stack.feed.inputs_ahead(nobody, {}).gone == (1,)

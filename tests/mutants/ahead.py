@@ -28,7 +28,6 @@ FAULTS = [
     (CORE, "KvAhead(self._kv), self._runs)", "KvAhead(self._kv))"),
     (CORE, "KvAhead(self._kv), ", "self._kv, "),
     (CORE, "WaitingAhead(self._waiting), ", "self._waiting, "),
-    (CORE, "self._waiting), self._seated, self._plan", "self._waiting), 0, self._plan"),
     (
         CORE,
         "            if seq.beat is not None:\n                future",
@@ -54,7 +53,6 @@ FAULTS = [
     (CORE, "not (seq.running or seq in following.seated)", "not seq.running"),
     (CORE, "not (seq.running or seq in following.seated)", "seq not in self._flight"),
     (CORE, "            self._sequences[request_id].cancelled = False\n", "            pass\n"),
-    (CORE, "self._late, self._cut = [], False", "self._late = []"),
     (CORE, "            news += self.cancel(request_id)\n", "            pass\n"),
     (CORE, "commit(steps_done, ended) + self._cancel_late()", "commit(steps_done, ended)"),
     (CORE, "fail(steps_done) + self._cancel_late()", "fail(steps_done)"),
@@ -66,7 +64,7 @@ FAULTS = [
     (CORE, "everybody, following.head", "everybody, everybody.head()"),
     (CORE, "replace(made, waiting=everybody.count)", "made"),
     (CORE, "        super()._landed()\n        self._following = None", "        super()._landed()"),
-    (RUNS, "    if not plan.crossings:\n        return []", "    if plan.steps == 1:\n        return []"),
+    (RUNS, "    if not plan.crossings:\n        return []\n", ""),
     # Views.
     (VIEWS, "self.push(seq.copy())", "self.push(seq)"),
     (VIEWS, "            self.count -= 1  # it", "            pass  # it"),
@@ -81,7 +79,6 @@ FAULTS = [
     (VIEWS, "now._sharers.copy()", "now._sharers"),
     (VIEWS, "not self._found and self._lost.isdisjoint(hits)", "not self._found"),
     (VIEWS, "not self._found and self._lost.isdisjoint(hits)", "self._lost.isdisjoint(hits)"),
-    (VIEWS, "if block in self._lost), len(hits))", "if block in self._lost), 0)"),
     (VIEWS, " if block not in self._lost]", "]"),
     (VIEWS, "                self._found[key].remove(block)", "                pass"),
     (VIEWS, "hits.append(candidates[0])", "hits.append(candidates[-1])"),

@@ -200,6 +200,19 @@ def test_who_waits_outside_comes_in_when_somebody_ends_though_the_worker_goes_on
     assert table.scheduled_s[3] - table.ended_s[1] < 2.5e-3
 
 
+def test_nobody_is_scheduled_before_it_has_come_nor_after_its_first_token() -> None:
+    """Steps of 1 ms take two to be heard of: what follows one is told after that has ended."""
+    seated = 0
+    for late in range(12):
+        at = 0.0102 + 2e-4 * late
+        report, notes, passes = play(one_engine(), source=script((0.0, 10, 30), (at, 12, 5)), lag_s=2e-3)
+        right(report, notes)
+        one = report.requests.set_index("request_id").loc[2]
+        assert at <= one.scheduled_s < one.first_token_s
+        seated += "unasked, prompts" in passes
+    assert seated > 1
+
+
 @pytest.mark.parametrize("after_s", [2e-4, 6e-4])
 def test_who_comes_while_the_next_run_is_under_way_unheard_of_cuts_that_run(after_s: float) -> None:
     """A step of 1 ms takes 0.4 ms to be heard of; nine to a run."""
