@@ -13,7 +13,6 @@ from hypothesis import strategies as st
 from rakka_sim.core.ahead import AheadBatcher
 from rakka_sim.core.batching import Batcher, BatchingLimits, Event, Preempted, Sampled, SequenceSpec, Started
 from rakka_sim.core.kv import KvCache
-from rakka_sim.core.sequence import Sequence
 from rakka_sim.errors import InvariantBroken
 from rakka_sim.values import FinishReason, StepPlan
 
@@ -72,10 +71,27 @@ LIMITS = st.tuples(
 Shape = tuple[int, int, int, int, int, bool, bool]
 
 
+FIELDS = [
+    "request_id",
+    "_total",
+    "_computed",
+    "lead",
+    "place",
+    "end",
+    "preemptions",
+    "started",
+    "running",
+    "cancelled",
+    "told",
+    "since",
+    "stretches",
+    "streamed",
+]
+
+
 def trace(made: Batcher) -> object:
     """All that a batcher holds, down to each field of each sequence."""
-    fields = [name for name in Sequence.__slots__ if name != "beat"]
-    sequences = [[getattr(seq, name) for name in fields] for seq in made._sequences.values()]
+    sequences = [[getattr(seq, name) for name in FIELDS] for seq in made._sequences.values()]
     decoding = made._decoding
     crossing = [[seq.request_id for seq in one] for one in decoding._crossing]
     ends = [(at, place, seq.request_id) for at, place, seq in decoding._ends]
