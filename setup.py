@@ -19,8 +19,8 @@ from setuptools import setup
 # protocols and their heirs; what is pickled, such as records, because a compiled class with arguments cannot be; and
 # what users make classes of their own of, which may not inherit from compiled ones.
 HOT = {
-    "core": """ahead batching cached_span content decoding free_queue kv lanes lifecycle pipelined places ranking runs
-        sequence step waiting""",
+    "core": """ahead batching cached_span content decoding foresight free_queue kv lanes lifecycle pipelined places
+        ranking runs sequence step waiting""",
     "runtime": "agenda asks base cell dues flows lifecycle live refs sim watches",
     "actors": "ahead client coordinator engine gateway passes request step_log worker",
     "engines": "modelled",

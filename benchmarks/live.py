@@ -8,7 +8,8 @@ serve    256 requests of 100 to 1,024 tokens in and out (seed 0), all there at o
 actors   microseconds per step that actors and process add: the same requests with a runner in a bare loop, through all
          of it with runs of steps, and without runs. And what `gap` prints.
 gap      microseconds from the end of a plan's last step until the worker is at the next plan, where every step is a
-         plan of its own, with the next plan made ahead (`async_scheduling`) and without.
+         plan of its own, with the next plan made ahead (`async_scheduling`) and without; before steps that decode
+         alone, and before steps with prompts.
 theirs   transformers on the same weights: `generate` with a static cache, and its continuous batching.
 
 A bound is max(weights / bandwidth, matrices / arithmetic) + KV / bandwidth, with this machine's own bandwidth and
@@ -242,13 +243,13 @@ def requests_of(lengths: list[tuple[int, int]]) -> list[ExecuteBatch]:
 
 
 class Watched(ProcessRunner):
-    """Keeps when the worker came to each plan, and when it had done with it (s)."""
+    """Keeps when the worker came to each plan, and when it had done with it (s), and the plan's prompt tokens."""
 
-    spans: list[tuple[float, float]]
+    spans: list[tuple[float, float, int]]
 
     def compute(self, work: Work) -> Done:
         done = super().compute(work)
-        self.__dict__.setdefault("spans", []).append((done.began, float(done.times[-1])))
+        self.__dict__.setdefault("spans", []).append((done.began, float(done.times[-1]), work.plan.prefill_tokens))
         return done
 
 
@@ -352,7 +353,7 @@ def actors(machine: Machine, recipe: Recipe, batch: int, output: int, repeats: i
     recipe = replace(recipe, blocks=blocks_of(lengths), max_rows=batch)  # three engines at once
     runner = make_runner(recipe)
     bare, through = [], {"runs": [], "single steps": []}  # type: ignore[var-annotated]
-    with serving(recipe) as with_runs, serving(recipe, runs_of_steps=False) as singly:
+    with serving(recipe) as with_runs, serving(recipe, runs_of_steps=False, async_scheduling=False) as singly:
         for _ in range(repeats + 1):
             seconds, steps = bare_loop(runner, recipe, lengths, True)
             bare.append(seconds / steps)
@@ -390,33 +391,52 @@ def _pin(threads: list[int], cores: list[int]) -> None:
 
 
 def gaps(recipe: Recipe, batch: int, output: int, repeats: int) -> Iterator[dict[str, Any]]:
-    """What a worker waits between two plans of one step each, taken in turn with and without one ahead of the host."""
-    lengths, found = [(16, output)] * batch, {True: [], False: []}  # type: ignore[var-annotated]
-    recipe = replace(recipe, blocks=blocks_of(lengths), max_rows=batch)
-    for _ in range(repeats):
+    """What a worker waits between two plans of one step each, taken in turn with and without one ahead of the host.
+
+    Before steps that decode alone, and before those in which long prompts take their turns, 16 tokens a step, beside
+    the same requests.
+    """
+    short, chunk, long = [(16, output)] * batch, 16, (512, 2)
+    prompts = short + [long] * (output * chunk // long[0])
+    loads = {"decode": (short, False), "prompts": (prompts, True)}
+    for load, (lengths, with_prompts) in loads.items():
+        rows = batch + with_prompts
+        measured = replace(recipe, blocks=blocks_of(lengths), max_rows=rows)
+        found: dict[bool, list[Any]] = {True: [], False: []}
+        for _ in range(repeats):
+            for ahead, waits in found.items():
+                settings = {"max_num_batched_tokens": batch + chunk} if with_prompts else {}
+                spans = spans_of(measured, lengths, async_scheduling=ahead, **settings)
+                wait = (spans[1:, 0] - spans[:-1, 1]) * 1e6
+                waits.append(wait[(spans[1:, 2] > 0) == with_prompts])
         for ahead, waits in found.items():
-            runners: list[Watched] = []
+            wait = np.concatenate(waits)
+            p10, p50, p90 = np.percentile(wait, (10, 50, 90))
+            yield {
+                "part": "gap", "model": recipe.name, "batch": batch, "before": load, "async_scheduling": ahead,
+                "gaps": len(wait), "gap_p10_us": float(p10), "gap_p50_us": float(p50), "gap_p90_us": float(p90),
+                "gap_mean_us": float(wait.mean()), "load": os.getloadavg()[0],
+            }  # fmt: skip
 
-            def watched(deployment: Any, node: Any, plan: Any, runners: list[Watched] = runners) -> Any:
-                made = Recipe.of(deployment, plan.limits.max_model_len, plan.kv_blocks, plan.gpus)
-                return lambda: runners.append(Watched.start(made, 60.0)) or runners[-1]
 
-            with serving(recipe, watched, stream_interval_s=0.0, async_scheduling=ahead) as served:
-                served(lengths)
-                (runner,) = runners
-                with apart(runner):
-                    runner.spans.clear()
-                    served(lengths)
-                spans = np.array(runner.spans)
-            waits.append((spans[1:, 0] - spans[:-1, 1]) * 1e6)
-    for ahead, waits in found.items():
-        wait = np.concatenate(waits)
-        p10, p50, p90 = np.percentile(wait, (10, 50, 90))
-        yield {
-            "part": "gap", "model": recipe.name, "batch": batch, "async_scheduling": ahead, "gaps": len(wait),
-            "gap_p10_us": float(p10), "gap_p50_us": float(p50), "gap_p90_us": float(p90),
-            "gap_mean_us": float(wait.mean()), "load": os.getloadavg()[0],
-        }  # fmt: skip
+def spans_of(recipe: Recipe, lengths: list[tuple[int, int]], **settings: Any) -> Any:
+    """Of each plan: when the worker came to it and had done with it (s), and the prompt tokens in it; [plans, 3].
+
+    The requests are served once before.
+    """
+    runners: list[Watched] = []
+
+    def watched(deployment: Any, node: Any, plan: Any) -> Any:
+        made = Recipe.of(deployment, plan.limits.max_model_len, plan.kv_blocks, plan.gpus)
+        return lambda: runners.append(Watched.start(made, 60.0)) or runners[-1]
+
+    with serving(recipe, watched, stream_interval_s=0.0, **settings) as served:
+        served(lengths)
+        (runner,) = runners
+        with apart(runner):
+            runner.spans.clear()
+            served(lengths)
+        return np.array(runner.spans)
 
 
 def their_model(machine: Machine, recipe: Recipe) -> Any:

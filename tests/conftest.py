@@ -8,13 +8,15 @@ from collections import defaultdict
 from pathlib import Path
 
 import pytest
-from hypothesis import settings
+from hypothesis import Phase, settings
 
 ROOT = Path(__file__).resolve().parent.parent
 
 # Under CI, Hypothesis would load a profile of its own; these are named, so that each run says what it explored.
 settings.register_profile("dev", max_examples=50, deadline=None, print_blob=True)
 settings.register_profile("ci", settings.get_profile("dev"), derandomize=True)
+# For faults that are to be noticed, not explained (`tests/mutants`): to shrink an example takes longer than to find it.
+settings.register_profile("mutants", settings.get_profile("ci"), phases=[Phase.explicit, Phase.generate])
 settings.register_profile("nightly", settings.get_profile("dev"), max_examples=5_000, stateful_step_count=100)
 PROFILE = os.environ.get("HYPOTHESIS_PROFILE") or ("ci" if os.environ.get("CI") else "dev")
 settings.load_profile(PROFILE)

@@ -19,11 +19,13 @@ from rakka_sim.core.ahead import AheadBatcher
 from rakka_sim.errors import InvariantBroken
 from rakka_sim.messages import ExecuteNext, Stepped
 from rakka_sim.runtime.api import Context
-from rakka_sim.values import Progress
+from rakka_sim.values import Progress, StepFeed
 
 if TYPE_CHECKING:
     from rakka_sim.core.feed import TokenFeed
     from rakka_sim.records import EventLog
+
+NOTHING = StepFeed((), {}, ())
 
 
 class AheadEngineCore(EngineCore):
@@ -45,6 +47,7 @@ class AheadEngineCore(EngineCore):
         self._looking, self._tokens = batcher, feed
         self._pace = Pace(interval_s)
         self._longest_run = self._pace.most
+        self._looked_at, self._told = 0.0, NOTHING  # when the worker was told what follows, and what it needs for that
 
     def _step(self, ctx: Context) -> None:
         idle = self._plan is None
@@ -58,8 +61,9 @@ class AheadEngineCore(EngineCore):
             return
         following = self._looking.ahead(self._longest_run)
         if following is not None:
-            feed = self._tokens.inputs_ahead(following, self._looking.promised_ahead())
-            ctx.tell(self._context, ExecuteNext(following, feed))
+            self._told = self._tokens.inputs_ahead(following, self._looking.promised_ahead())
+            self._looked_at = ctx.now
+            ctx.tell(self._context, ExecuteNext(following, self._told))
 
     def _stepped(self, ctx: Context, times: Times, msg: Stepped) -> None:
         plan, outcome = self._plan, msg.outcome
@@ -75,8 +79,10 @@ class AheadEngineCore(EngineCore):
         first = self._record(outcome)
         if self._tokens.took(outcome):
             raise InvariantBroken("engine", "its runner went on though a request had ended")
-        events, self._plan = self._looking.go_on()
+        events, news, self._plan = self._looking.go_on()
+        self._tokens.note(self._told)
         self._emit(ctx, events, times, first)
+        self._emit(ctx, news, began=max(self._looked_at, float(times[-1])))
         self._goes_on(ctx)
         self._report(ctx)
 

@@ -280,8 +280,11 @@ class EngineCore(Actor):
                     self._feed.drop(row.request_id)
                 ctx.tell(client, Rejected(row.request_id, reason))
 
-    def _emit(self, ctx: Context, events: list[Event], times: Times = NO_TIMES, first: int = 0) -> None:
-        """Tell the clients. `times` are those of the steps just done, from number `first` on in the log."""
+    def _emit(
+        self, ctx: Context, events: list[Event], times: Times = NO_TIMES, first: int = 0, began: float = np.inf
+    ) -> None:
+        """Tell the clients. `times` are those of the steps just done, from number `first` on in the log; a step that
+        seats somebody has begun at `began` (s), or begins now."""
         for event in events:
             match event:
                 case Sampled(request_id, _, count, None):
@@ -292,7 +295,7 @@ class EngineCore(Actor):
                     if self._feed is not None:
                         self._feed.drop(request_id)
                 case Started(request_id, cached):
-                    ctx.tell(self._clients[request_id], Scheduled(request_id, ctx.now, cached))
+                    ctx.tell(self._clients[request_id], Scheduled(request_id, min(began, ctx.now), cached))
                 case Preempted(request_id):
                     self._log.preempted += 1
                     if self._feed is not None:

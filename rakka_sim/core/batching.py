@@ -91,7 +91,7 @@ class Batcher(Places):
     def plan(self, most: int = ANY) -> StepPlan | None:
         """What to compute next, a step or a run of up to `most`; None when there is nothing to compute."""
         self._must_be_idle()
-        if not self._plan_run(most) and self._sequences:
+        if not self._plan_run(most) and (self._running or self._waiting.count):
             self._plan_step()
             self._head = self._waiting.head()
         return self._plan

@@ -33,6 +33,11 @@ class CachedSpan:
         """Whether a request holds this block, which is found here, as number so-and-so of its content."""
         return any(number < len(table) and table[number] == block for table in self.tables)
 
+    def holders(self, place: int) -> list[Block]:
+        """All blocks of one place, in the order in which they are found."""
+        known = self.blocks[place] if place < len(self.blocks) else None
+        return [] if known is None else [known, *self._others.get(place, [])]
+
     def add(self, start: int, blocks: list[Block]) -> None:
         """These hold the places from `start` on."""
         known = self.blocks

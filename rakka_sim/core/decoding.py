@@ -39,6 +39,11 @@ class Decoding:
 
     def join(self, seq: Sequence) -> None:
         """It has sampled, and computes that token next."""
+        self._kv.join(seq.request_id, seq.computed, seq.place)
+        self.enter(seq)
+
+    def enter(self, seq: Sequence) -> None:
+        """The same of one that the cache has decode already."""
         lead = seq.start(self._beat)
         self.count += 1
         self.streamed += seq.streamed
@@ -46,7 +51,6 @@ class Decoding:
         if self._longest is not None and (lead > self._longest or self.count == 1):
             self._longest = lead
         heappush(self._ends, (seq.end - lead - 1, seq.place, seq))
-        self._kv.join(seq.request_id, seq.computed, seq.place)
 
     def leave(self, seq: Sequence) -> None:
         """It has as many tokens as it had at the beat that is now."""

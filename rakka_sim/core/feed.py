@@ -100,7 +100,16 @@ class TokenFeed:
     # --- a plan and its outcome ---------------------------------------------------------------------------------
 
     def inputs(self, plan: StepPlan, promised: dict[int, list[int]]) -> StepFeed:
-        """What the runner must know to compute `plan`; `promised` are the blocks that a run will take."""
+        """What the runner must know to compute `plan`; `promised` are the blocks that a run will take. It is told."""
+        feed = self.inputs_ahead(plan, promised)
+        self.note(feed)
+        return feed
+
+    def inputs_ahead(self, plan: StepPlan, promised: dict[int, list[int]]) -> StepFeed:
+        """The same for a plan that is to follow the one in flight; `promised` are the blocks that both will take.
+
+        It is told only if that plan comes to pass: then it is to be noted.
+        """
         new: list[FedSequence] = []
         blocks: dict[int, tuple[int, tuple[int, ...]]] = {}
         for row in plan.rows:
@@ -108,27 +117,19 @@ class TokenFeed:
             told, table = self._told[request_id], self._kv.table(request_id)
             if not told.known:
                 new.append(FedSequence(request_id, tuple(told.tokens), told.sampling, told.seed, told.prompt))
-                told.known = True
             more = promised.get(request_id, ())
             if more or told.blocks < len(table):
                 blocks[request_id] = told.blocks, (*table[told.blocks :], *more)
-                told.blocks = len(table)  # what was promised is not sure to be kept: it will be told again
-        gone, self._gone = tuple(self._gone), []
-        return StepFeed(tuple(new), blocks, gone)
+        return StepFeed(tuple(new), blocks, tuple(self._gone))
 
-    def inputs_ahead(self, plan: StepPlan, promised: dict[int, list[int]]) -> StepFeed:
-        """The same for a plan that is to follow the one in flight; `promised` are the blocks that both will take.
-
-        Every sequence in it is in the one in flight, whose tables the runner has right. Nothing is lost with it if it
-        is dropped.
-        """
-        blocks: dict[int, tuple[int, tuple[int, ...]]] = {}
-        for row in plan.rows:
-            told = self._told[row.request_id]
-            told.blocks = len(self._kv.table(row.request_id))
-            if more := promised.get(row.request_id):
-                blocks[row.request_id] = told.blocks, tuple(more)
-        return StepFeed((), blocks, ())
+    def note(self, feed: StepFeed) -> None:
+        """The runner has been told."""
+        for fed in feed.new:
+            self._told[fed.request_id].known = True
+        for request_id in feed.blocks:
+            # What has been promised is not sure to be kept: it will be told again.
+            self._told[request_id].blocks = len(self._kv.table(request_id))
+        del self._gone[: len(feed.gone)]
 
     def took(self, outcome: StepOutcome) -> dict[int, FinishReason]:
         """Note the tokens of a plan; the requests that have come to an end of their own with it."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from functools import lru_cache
-from itertools import chain
+from itertools import chain, islice
 from typing import Any
 
 # The number of a block, as the one object that all lists share. Only its type hides that it is an int: compiled, an int
@@ -98,11 +98,8 @@ class FreeQueue:
         """The blocks that `take` would return."""
         found: list[Block] = []
         stale = self._stale.copy()
-        at = self._at
-        for block in chain.from_iterable(self._portions):
-            if at > 0:
-                at -= 1
-            elif len(found) == count:
+        for block in islice(chain.from_iterable(self._portions), self._at, None):
+            if len(found) == count:
                 break
             elif block not in stale or not _count_down(stale, block):
                 found.append(block)

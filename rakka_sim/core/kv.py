@@ -142,10 +142,11 @@ class KvCache:
             else:
                 free.claim(block)
         for base, *_ in table.keys.pieces(0, len(table.blocks)):
-            self._note(table, self._spans[base])
+            self._note(table, base)
 
-    def _note(self, table: Table, span: CachedSpan) -> None:
+    def _note(self, table: Table, base: int) -> None:
         """Some of a table's blocks can be found in a span."""
+        span = self._spans[base]
         span.tables += (table.blocks,)
         table.spans.append(span)
 
@@ -215,6 +216,13 @@ class KvCache:
         """How many of them take a block at each step of a cycle, from the next step on."""
         return self._lanes.crossings()
 
+    def settle(self) -> None:
+        """Do what has been put off: write down all tables and register all that is full."""
+        for base in self._lanes.by_base:
+            self._catch_up(base)
+        for lane in range(self.block_size):
+            self._lanes.deal(lane)
+
     def _catch_up(self, base: int) -> None:
         """Register what those have filled whose last span has this base, in the order in which they filled it."""
         lanes, size = self._lanes, self.block_size
@@ -266,7 +274,7 @@ class KvCache:
         if span is None:
             span = self._spans[base] = CachedSpan(base, first)
         if not table.spans or table.spans[-1] is not span:
-            self._note(table, span)
+            self._note(table, base)
         blocks = table.blocks[start:stop]
         span.add(start - first, blocks)
         owner = self._owner
@@ -277,8 +285,7 @@ class KvCache:
 
     def state(self) -> tuple[object, ...]:
         """All that the future depends on, comparable: tables, free queue in order, spans and their blocks in order."""
-        for base in self._lanes.by_base:
-            self._catch_up(base)
+        self.settle()
         tables = {request: (tuple(self.table(request)), table.cached) for request, table in self._tables.items()}
         spans = {base: span.state() for base, span in self._spans.items()}
         return tables, self._free.first(len(self._free)), spans, self._sharers.copy()

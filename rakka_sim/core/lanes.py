@@ -36,6 +36,12 @@ class Table:
         self.lead = 0
         self.place = (0, 0)  # in the order of those who run
 
+    def copy(self) -> Table:
+        """One like it, in no lane and known by no span; all of its blocks must be written down."""
+        made = Table(self.keys, self.blocks.copy())
+        made.cached = self.cached
+        return made
+
 
 class Lanes:
     """One for each step of a cycle of `block_size` steps, counted from beat 0."""
@@ -70,6 +76,14 @@ class Lanes:
     def has_twin(self, table: Table) -> bool:
         """Whether another one's last span has the same base."""
         return len(self.by_base[table.keys.last]) > 1
+
+    def copy(self, copies: list[tuple[Table, Table]]) -> Lanes:
+        """Lanes like these, of the copies of their tables, each given beside its original; nothing may be put off."""
+        made = Lanes(self.block_size)
+        for table, its_copy in copies:
+            if table.lane >= 0:
+                made.join(its_copy, table.lead + self.beat, table.place)
+        return made
 
     def leave(self, table: Table) -> None:
         """Its blocks are written down, and it grows no more."""

@@ -190,6 +190,15 @@ class Sequence:
             self._total = done + 1
             self.beat = None
 
+    def copy(self) -> Sequence:
+        """One like it in all that a step is planned by; it does not decode, and is reported on to nobody."""
+        generated = self.total - self.prompt
+        spec = SequenceSpec(self.request_id, self.prompt, 0, (), None, generated, self.priority, streamed=False)
+        made = Sequence(spec, self.keys, self.end, self.reason)
+        made.place, made.running, made.started = self.place, self.running, self.started
+        made.restart(self.computed)
+        return made
+
     def compute(self, tokens: int) -> None:
         """It has computed so many more; only while it does not decode."""
         self._computed += tokens

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -14,13 +15,21 @@ from rakka_sim.values import StepFeed, StepOutcome, StepPlan
 class LateRunner:
     """Goes on with what was to follow as `engines.torch.worker` does, and tells of each plan `lag_s` after its end.
 
-    `faults[n]` is raised by the n-th plan that is computed, over all of `passes`; `begun` counts what went on unasked.
+    `faults[n]` is raised by the n-th plan that is computed, over all of `passes`; these say of each how it came, and
+    whether there were prompts in it.
     """
 
     def __init__(
-        self, times: ModelledRunner, runner: ModelRunner, lag_s: float, faults: dict[int, Exception], passes: list[str]
+        self,
+        times: ModelledRunner,
+        runner: ModelRunner,
+        lag_s: float,
+        faults: dict[int, Exception],
+        passes: list[str],
+        clock: Callable[[], float],
     ) -> None:
         self.times, self.runner, self.lag_s, self.faults, self.passes = times, runner, lag_s, faults, passes
+        self.clock = clock
         self.newest: LateJob | None = None
         self.ended = -np.inf
 
@@ -44,12 +53,13 @@ class LateJob:
     def __init__(self, runner: LateRunner, plan: StepPlan, feed: Any, unasked: bool = False) -> None:
         self.runner, self.plan, self.feed, self.unasked = runner, plan, feed, unasked
         self.modelled: ModelledJob = runner.times.job(plan)
+        self.told_at = runner.clock()
         self.next = False  # something is to follow
         self.was_cut = False
         self.heard_at = 0.0
 
     def ends_at(self, start: float, rng: np.random.Generator) -> float:
-        began = self.runner.ended if self.unasked else start
+        began = max(self.runner.ended, self.told_at) if self.unasked else start
         self.heard_at = max(start, self.modelled.ends_at(began, rng) + self.runner.lag_s)
         return self.heard_at
 
@@ -61,7 +71,9 @@ class LateJob:
 
     def execute(self) -> StepOutcome:
         runner = self.runner
-        runner.passes.append("unasked" if self.unasked else "asked")
+        runner.passes.append(
+            ("unasked" if self.unasked else "asked") + (", prompts" if self.plan.prefill_tokens else "")
+        )
         if error := runner.faults.get(len(runner.passes)):
             raise error
         outcome = self.modelled.execute()

@@ -19,6 +19,7 @@ from rakka_sim.actors.client import Go, LoadGenerator
 from rakka_sim.config.loading import load_scenario
 from rakka_sim.engines.processes import ProcessRunner
 from rakka_sim.engines.recipe import Recipe
+from rakka_sim.engines.wire import Done, Work
 from rakka_sim.errors import Unrecoverable
 from rakka_sim.messages import Apply, CancelRequest, NodeLost
 from rakka_sim.records import EventLog
@@ -236,6 +237,28 @@ def test_both_ranks_of_two_compute_what_one_does() -> None:
     live = Live(gpus=2)
     complete(*live.play(REQUESTS))
     assert len(live.runners[0].pids) == 2
+
+
+@pytest.mark.parametrize("ranks", [1, 2])
+def test_ranks_go_on_to_prompts_that_wait_for_their_turn_or_take_several_steps(ranks: int) -> None:
+    live = Live(gpus=ranks, runtime_config={"max_num_seqs": 3, "max_num_batched_tokens": 16})
+    unasked: list[int] = []
+
+    def watch(runner: ProcessRunner) -> None:
+        compute = runner.compute
+
+        def computed(work: Work) -> Done:
+            if work.after:
+                unasked.append(work.plan.prefill_tokens)
+            return compute(work)
+
+        runner.compute = computed  # type: ignore[method-assign]
+
+    live.at_start = watch
+    report, notes = live.play([(20 + 7 * number, 4 + number % 3) for number in range(12)])
+    assert report.summary()["outcomes"] == {"stop": 12}
+    right(notes)
+    assert sum(tokens > 0 for tokens in unasked) > 0
 
 
 def test_a_group_dies_with_any_of_its_ranks() -> None:
