@@ -174,7 +174,16 @@ class KvMachine(RuleBasedStateMachine):
 
     @rule()
     def look_at_all(self) -> None:
-        self.kv.state()
+        found = [
+            [block, *others.get(place, ())]
+            for _, blocks, others in self.kv.state()[2].values()  # type: ignore[attr-defined]
+            for place, block in enumerate(blocks)
+            if block is not None
+        ]
+        by_text: dict[object, list[int]] = {}  # all blocks of one text, oldest first
+        for block, text in self.naive.registered:
+            by_text.setdefault(text, []).append(block)
+        assert sorted(found) == sorted(by_text.values())
         assert {request: list(self.kv.table(request)) for request in self.tokens} == self.naive.tables
 
     @invariant()

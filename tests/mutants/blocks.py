@@ -6,7 +6,7 @@ Run by `run.py`; none is applied here. A fault is (file, the text as it is, the 
 from __future__ import annotations
 
 GROUP = "blocks"
-TESTS = ["tests/core/test_kv.py", "tests/core/test_runs.py", "tests/core/test_batching_model.py"]
+TESTS = ["tests/core/test_lanes.py", "tests/core/test_kv.py", "tests/core/test_runs.py"]
 KV, LANES, SPAN = "rakka_sim/core/kv.py", "rakka_sim/core/lanes.py", "rakka_sim/core/cached_span.py"
 DECODING = "rakka_sim/core/decoding.py"
 
