@@ -124,10 +124,15 @@ class KvMachine(RuleBasedStateMachine):
         if grown:
             self.tokens[request] = tokens
 
-    @precondition(lambda self: self.resting())
+    def whole(self) -> list[int]:
+        """Who has its whole prompt computed."""
+        contents = self.naive.contents
+        return [n for n in self.resting() if self.tokens[n] >= sum(length for _, length in contents[n])]
+
+    @precondition(lambda self: self.whole())
     @rule(data=st.data(), priority=st.integers(0, 1))
     def join(self, data: st.DataObject, priority: int) -> None:
-        request = data.draw(st.sampled_from(self.resting()))
+        request = data.draw(st.sampled_from(self.whole()))
         self.places[request] = (priority, request)
         self.kv.join(request, self.tokens[request], self.places[request])
 
