@@ -190,7 +190,10 @@ class KvCache:
     # --- who decodes --------------------------------------------------------------------------------------------
 
     def join(self, request_id: int, tokens: int, place: tuple[int, int]) -> None:
-        """A table of `tokens` grows by one with each `step` from now on; `place`: in the order of those who do."""
+        """A table that holds all of its content, and `tokens` in all, grows by one with each `step` from now on.
+
+        `place`: in the order of those who do.
+        """
         self._lanes.join(self._tables[request_id], tokens, place)
 
     def leave(self, request_id: int) -> None:

@@ -124,10 +124,15 @@ class KvMachine(RuleBasedStateMachine):
         if grown:
             self.tokens[request] = tokens
 
-    @precondition(lambda self: self.resting())
+    def whole(self) -> list[int]:
+        """Who has its whole prompt computed."""
+        contents = self.naive.contents
+        return [n for n in self.resting() if self.tokens[n] >= sum(length for _, length in contents[n])]
+
+    @precondition(lambda self: self.whole())
     @rule(data=st.data(), priority=st.integers(0, 1))
     def join(self, data: st.DataObject, priority: int) -> None:
-        request = data.draw(st.sampled_from(self.resting()))
+        request = data.draw(st.sampled_from(self.whole()))
         self.places[request] = (priority, request)
         self.kv.join(request, self.tokens[request], self.places[request])
 
@@ -174,7 +179,16 @@ class KvMachine(RuleBasedStateMachine):
 
     @rule()
     def look_at_all(self) -> None:
-        self.kv.state()
+        found = [
+            [block, *others.get(place, ())]
+            for _, blocks, others in self.kv.state()[2].values()  # type: ignore[attr-defined]
+            for place, block in enumerate(blocks)
+            if block is not None
+        ]
+        by_text: dict[object, list[int]] = {}  # all blocks of one text, oldest first
+        for block, text in self.naive.registered:
+            by_text.setdefault(text, []).append(block)
+        assert sorted(found) == sorted(by_text.values())
         assert {request: list(self.kv.table(request)) for request in self.tokens} == self.naive.tables
 
     @invariant()

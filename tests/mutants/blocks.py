@@ -6,9 +6,8 @@ Run by `run.py`; none is applied here. A fault is (file, the text as it is, the 
 from __future__ import annotations
 
 GROUP = "blocks"
-TESTS = ["tests/core/test_kv.py", "tests/core/test_runs.py", "tests/core/test_batching_model.py"]
+TESTS = ["tests/core/test_lanes.py", "tests/core/test_kv.py", "tests/core/test_runs.py"]
 KV, LANES, SPAN = "rakka_sim/core/kv.py", "rakka_sim/core/lanes.py", "rakka_sim/core/cached_span.py"
-DECODING = "rakka_sim/core/decoding.py"
 
 FAULTS: list[tuple[str, str, str]] = [
     # Registered late: before whoever could find it looks, before others register the same, and when its request leaves.
@@ -26,7 +25,6 @@ FAULTS: list[tuple[str, str, str]] = [
     (LANES, "first += self.count", "first += total"),
     (LANES, "if tables and tables[-1].place > place:", "if not tables:"),
     (LANES, "self.beat % self.block_size\n        return", "0\n        return"),
-    (DECODING, "        self._kv.leave(seq.request_id)\n\n    def dissolve", "\n    def dissolve"),
     # Held, if some table that uses the span has it at its place.
     (SPAN, "number < len(table) and table[number] == block", "True"),
     (KV, "            self._note(table, self._spans[base])", "            pass"),
