@@ -13,7 +13,7 @@ SOURCES := $(wildcard rakka_sim/*.py rakka_sim/*/*.py rakka_sim/*/*/*.py rakka_s
 # All but the million requests, which take minutes either way.
 PLAIN_CASES := azure_conv_4 azure_conv_8 poisson_8 poisson_64 mooncake_prefix
 TESTS_OF_COMPILED := tests/core tests/runtime tests/actors tests/scenarios tests/timing tests/report \
-	tests/engines/test_modelled.py tests/test_bad_input.py
+	tests/records tests/workload tests/engines/test_modelled.py tests/test_bad_input.py
 
 # Who asks for it in the environment does not mean the editable installation, whose sources are what runs.
 export RAKKA_SIM_COMPILE := 0

@@ -23,7 +23,10 @@ HOT = {
         runs sequence step waiting""",
     "runtime": "agenda asks base cell dues flows lifecycle live refs sim watches",
     "actors": "ahead client coordinator engine gateway passes request step_log worker",
+    "engines": "modelled",
+    "records": "log names requests rows steps tokens",
     "timing": "attention linear roofline",
+    "workload": "feedback loop open_loop requests",
 }
 # Itself, and the packages whose types it has to know.
 NEEDED = ["mypy[mypyc]>=2.0", "numpy>=2.0", "simpy>=4.1.1"]

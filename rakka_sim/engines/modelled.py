@@ -8,7 +8,7 @@ import numpy as np
 
 from rakka_sim.core.plan_rows import MixedRows
 from rakka_sim.engines.noise import Noise
-from rakka_sim.timing.api import StepShape, StepTimeModel
+from rakka_sim.timing.api import FEW, StepShape, StepTimeModel
 from rakka_sim.values import StepFeed, StepOutcome, StepPlan
 
 if TYPE_CHECKING:
@@ -55,10 +55,21 @@ class ModelledJob:
         times = self._model.run_seconds(shape, steps)
         if self._noise is not None:
             times *= self._noise.factors(steps, rng)
+        if steps <= FEW:
+            return self._add_up(times.tolist(), start)
         times += self._host_overhead_s
         times[0] += start
         self.times = np.add.accumulate(times, out=times)
         return float(times[-1])
+
+    def _add_up(self, seconds: list[float], start: float) -> float:
+        """The same number by number."""
+        overhead, ends = self._host_overhead_s, [0.0] * len(seconds)
+        for step, of_step in enumerate(seconds):
+            start += of_step + overhead
+            ends[step] = start
+        self.times = np.array(ends)
+        return start
 
     def cut(self, now: float) -> float:
         boundary = int(self.times.searchsorted(now)) + 1

@@ -38,10 +38,12 @@ class EventLog:
         self._kept: dict[str, Any] = {}
         self.holdings = Holdings()
 
-    def __getstate__(self) -> tuple[None, dict[str, Any]]:
+    def __reduce__(self) -> tuple[Any, ...]:
         # What was computed is computed again where the log goes: it is many times the log's own size.
-        state: dict[str, Any] = {name: getattr(self, name) for name in self.__slots__}
-        return None, {**state, "_kept": {}}
+        return EventLog, (), (self._replicas, self._requests, self._steps, self._startups, self.holdings)
+
+    def __setstate__(self, state: tuple[Any, ...]) -> None:
+        self._replicas, self._requests, self._steps, self._startups, self.holdings = state
 
     # --- writing
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from rakka_sim.records.rows import Array
@@ -14,6 +16,12 @@ class Names:
 
     def __init__(self) -> None:
         self._codes: dict[str, int] = {}
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Names, (), self._codes
+
+    def __setstate__(self, codes: dict[str, int]) -> None:
+        self._codes = codes
 
     def code(self, name: str) -> int:
         code = self._codes.get(name)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 
@@ -39,6 +40,12 @@ class Ids:
         self._next = 1  # all from 1 to this one are there, and this one is not
         self._ahead: set[int] = set()
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Ids, (), (self._next, self._ahead)
+
+    def __setstate__(self, state: tuple[Any, ...]) -> None:
+        self._next, self._ahead = state
+
     def __len__(self) -> int:
         return self._next - 1 + len(self._ahead)
 
@@ -68,6 +75,12 @@ class RequestTable:
         self.tokens = TokenTable()
         self.deployments = Names()
         self.outcomes = Names()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return RequestTable, (), (self._rows, self._ids, self.tokens, self.deployments, self.outcomes)
+
+    def __setstate__(self, state: tuple[Any, ...]) -> None:
+        self._rows, self._ids, self.tokens, self.deployments, self.outcomes = state
 
     def __len__(self) -> int:
         return len(self._ids)

@@ -18,19 +18,23 @@ _NUMPY = {"d": "<f8", "q": "<i8", "i": "<i4"}
 class Rows:
     """A growing table; `fields` maps a name to its code: d (float), q (64-bit integer) or i (32-bit integer)."""
 
-    __slots__ = ("_data", "_dtype", "_format")
+    __slots__ = ("_data", "_fields", "_pack")
 
-    def __init__(self, fields: Mapping[str, str]) -> None:
-        self._format = "<" + "".join(fields.values())
-        self._dtype = np.dtype([(name, _NUMPY[code]) for name, code in fields.items()])
-        self._data = bytearray()
+    def __init__(self, fields: Mapping[str, str], data: bytes = b"") -> None:
+        self._fields = fields
+        self._pack = struct.Struct("<" + "".join(fields.values())).pack
+        self._data = bytearray(data)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Rows, (self._fields, bytes(self._data))
 
     def append(self, *values: float) -> None:
-        self._data += struct.pack(self._format, *values)
+        self._data += self._pack(*values)
 
     def array(self) -> Array:
         """The rows so far as a structured array: a copy, because a view would forbid the next append."""
-        return np.frombuffer(bytes(self._data), self._dtype)
+        dtype = np.dtype([(name, _NUMPY[code]) for name, code in self._fields.items()])
+        return np.frombuffer(bytes(self._data), dtype)
 
 
 class Floats:
@@ -38,9 +42,14 @@ class Floats:
 
     __slots__ = ("_count", "_data", "_seen")
 
-    def __init__(self) -> None:
+    def __init__(self, values: Array | None = None) -> None:
         self._count = 0
         self._make_room(ROOM)
+        if values is not None:
+            self.extend(values)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Floats, (self.array(),)
 
     def __len__(self) -> int:
         return self._count

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Iterable
+from typing import Any
 
 import numpy as np
 
@@ -41,6 +42,12 @@ class ReplicaSteps:
         self._crossings = array("B", [0])
         self._few: dict[tuple[int, ...], int] = {}
         self._waiting = Rows({"step": "q", "by": "i"})  # changes within a run, by step in order of append
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return ReplicaSteps, (), (self._rows, self._ends, self._crossings, self._few, self._waiting)
+
+    def __setstate__(self, state: tuple[Any, ...]) -> None:
+        self._rows, self._ends, self._crossings, self._few, self._waiting = state
 
     def __len__(self) -> int:
         return len(self._ends)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -30,6 +31,12 @@ class TokenTable:
         self._rows = Rows(_FIELDS)
         self._counts = array("i")  # stretches of each request
         self._own = bytearray()  # float64
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return TokenTable, (), (self._rows, self._counts, self._own)
+
+    def __setstate__(self, state: tuple[Any, ...]) -> None:
+        self._rows, self._counts, self._own = state
 
     def __len__(self) -> int:
         return len(self._counts)

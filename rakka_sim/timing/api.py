@@ -9,6 +9,8 @@ from rakka_sim.values import value
 if TYPE_CHECKING:
     import numpy as np
 
+FEW = 16  # steps: for a run of no more, numpy's vectors take longer to make than the numbers one by one
+
 
 @value
 class StepShape:
@@ -28,7 +30,10 @@ class StepShape:
     @property
     def tokens(self) -> int:
         """Tokens computed in the step."""
-        return self.decode_seqs + sum(chunk for chunk, _ in self.prefill)
+        tokens = self.decode_seqs
+        for chunk, _ in self.prefill:  # nearly always one, which `sum` over a generator takes ten times as long for
+            tokens += chunk
+        return tokens
 
 
 class StepTimeModel(Protocol):

@@ -14,7 +14,7 @@ from rakka_sim.config.shapes import ModelSpec, kv_dtype_of
 from rakka_sim.errors import InvariantBroken
 from rakka_sim.hardware.collectives import Group
 from rakka_sim.timing.allreduce import TensorParallel
-from rakka_sim.timing.api import StepShape
+from rakka_sim.timing.api import FEW, StepShape
 from rakka_sim.timing.attention import Attention
 from rakka_sim.timing.constants import HOST_OVERHEAD_S, Constants, constants_for
 from rakka_sim.timing.linear import Linear
@@ -90,15 +90,29 @@ class Roofline:
 
     def seconds(self, shape: StepShape) -> float:
         """One step."""
-        rows, context, longest = shape.decode_seqs, shape.decode_context, shape.decode_max
-        window = self._attention.window
-        if window is not None:
-            context, longest = min(context, rows * window), min(longest, window)
         if shape.prefill:
+            rows, context, longest = self._clipped(shape)
             mixed = self._attention.mixed_seconds(shape.prefill, rows, context, longest)
             return self._rows_s(shape.tokens, shape.samples) + mixed
-        # Keep these operations, and their order, as in run_seconds: the two must agree to the last bit.
-        return self._decode_fixed_s(shape) + (context + (rows * longest - context) * self._skew) * self._context_s
+        return self._decode_seconds(shape, 1)[0]
+
+    def _decode_seconds(self, shape: StepShape, steps: int) -> list[float]:
+        """A run of few decode steps, number by number."""
+        rows, context, longest = shape.decode_seqs, shape.decode_context, shape.decode_max
+        window, skew, context_s = self._attention.window, self._skew, self._context_s
+        fixed = self._decode_fixed_s(shape)
+        seconds: list[float] = []
+        for _ in range(steps):
+            if window is None:
+                read = context + (rows * longest - context) * skew
+            else:
+                within = min(context, rows * window)
+                read = within + (rows * min(longest, window) - within) * skew
+            # Keep these operations, and their order, as in run_seconds: the two must agree to the last bit.
+            seconds.append(fixed + read * context_s)
+            context += rows
+            longest += 1
+        return seconds
 
     def run_seconds(self, shape: StepShape, steps: int) -> _Array:
         """A run of decode steps, one vector."""
@@ -106,6 +120,8 @@ class Roofline:
             if steps == 1:
                 return np.array([self.seconds(shape)])
             raise InvariantBroken("roofline.run_seconds", "a run of steps has a prefill row")
+        if steps <= FEW:
+            return np.array(self._decode_seconds(shape, steps))
         rows, window = shape.decode_seqs, self._attention.window
         step = np.arange(steps, dtype=np.float64)
         context = step * float(rows)
@@ -125,14 +141,16 @@ class Roofline:
         """Bytes that one of the GPUs reads and writes."""
         if not shape.tokens:
             return 0.0
-        cached = self._attention.bytes_moved(shape.prefill, shape.decode_seqs, self._clipped(shape))
+        cached = self._attention.bytes_moved(shape.prefill, *self._clipped(shape)[:2])
         return self._linear.bytes_moved(shape.tokens, shape.samples) + cached
 
     def flops(self, shape: StepShape) -> float:
         """Operations of one of the GPUs."""
-        attention = self._attention.flops(shape.prefill, self._clipped(shape))
+        attention = self._attention.flops(shape.prefill, self._clipped(shape)[1])
         return self._linear.flops(shape.tokens, shape.samples) + attention
 
-    def _clipped(self, shape: StepShape) -> int:
+    def _clipped(self, shape: StepShape) -> tuple[int, int, int]:
+        """Rows that decode, what they read in all, and the most that one does."""
+        rows, context, longest = shape.decode_seqs, shape.decode_context, shape.decode_max
         window = self._attention.window
-        return shape.decode_context if window is None else min(shape.decode_context, shape.decode_seqs * window)
+        return (rows, context, longest) if window is None else (rows, min(context, rows * window), min(longest, window))

@@ -80,30 +80,31 @@ class Faults:
             raise self._building[node, self.built[node]]
 
 
-class FaultyJob(ModelledJob):
+class FaultyJob:
     """A modelled step that raises at its end."""
 
-    def fail_with(self, error: Exception) -> FaultyJob:
+    real = False
+
+    def __init__(self, sound: ModelledJob, error: Exception) -> None:
         self._error = error
-        return self
+        self.ends_at, self.cut, self.done_by = sound.ends_at, sound.cut, sound.done_by
 
     def execute(self) -> StepOutcome:
         raise self._error
 
 
-class FaultyRunner(ModelledRunner):
+class FaultyRunner:
     """Computes like a modelled runner until a fault is due."""
 
     def __init__(self, node: str, faults: Faults) -> None:
-        super().__init__(TenMilliseconds(), 0.0)
+        self._sound = ModelledRunner(TenMilliseconds(), 0.0)
         self._node, self._faults = node, faults
+        self.close = self._sound.close
         faults.build(node)
 
-    def job(self, plan: StepPlan, feed: Any = None) -> ModelledJob:
-        error = self._faults.due(self._node)
-        if error is None:
-            return super().job(plan)
-        return FaultyJob(plan, TenMilliseconds(), 0.0).fail_with(error)
+    def job(self, plan: StepPlan, feed: Any = None) -> ModelledJob | FaultyJob:
+        sound, error = self._sound.job(plan), self._faults.due(self._node)
+        return sound if error is None else FaultyJob(sound, error)
 
 
 class Client(Actor):

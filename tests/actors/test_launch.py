@@ -24,11 +24,11 @@ SCENARIO = {
 }
 
 
-class Counted(ModelledRunner):
+class Counted:
     """A runner that counts how often it is closed."""
 
     def __init__(self) -> None:
-        super().__init__(TenMilliseconds(), 0.0)
+        self.job = ModelledRunner(TenMilliseconds(), 0.0).job
         self.closed = 0
 
     def close(self) -> None:

@@ -24,47 +24,49 @@ KINDS: dict[str, Callable[[], Exception]] = {
 Fault = tuple[float, str, bool]  # when (s), which kind, and whether it shows at once or at the end of its step
 
 
-class FaultyJob(ModelledJob):
-    """The step that a fault falls into fails."""
+class FaultyJob:
+    """A modelled job; the step that a fault falls into fails."""
 
-    __slots__ = ("_ends", "_fault", "_faults")
+    real = False
 
-    def suffer(self, faults: list[Fault]) -> FaultyJob:
-        self._faults = faults
-        return self
+    def __init__(self, sound: ModelledJob, faults: list[Fault]) -> None:
+        self._sound, self._faults = sound, faults
+        self._fault: Fault | None = None
+        self.done_by = sound.done_by
 
     def ends_at(self, start: float, rng: np.random.Generator) -> float:
-        end = super().ends_at(start, rng)
+        end = self._sound.ends_at(start, rng)
         self._fault = next((fault for fault in self._faults if start <= fault[0] < end), None)
         self._ends = end
         return self._cut_short()
 
     def cut(self, now: float) -> float:
-        self._ends = super().cut(now)
+        self._ends = self._sound.cut(now)
         return self._cut_short()
 
     def _cut_short(self) -> float:
         if self._fault is None or self._fault[0] >= self._ends:
             return self._ends
         at, _, at_once = self._fault
-        return at if at_once else float(self.times[self.times.searchsorted(at, side="right")])
+        times = self._sound.times
+        return at if at_once else float(times[times.searchsorted(at, side="right")])
 
     def execute(self) -> StepOutcome:
         if self._fault is not None and self._fault[0] < self._ends:
             self._faults.remove(self._fault)  # it happens once, even where the next step begins at that instant
             raise KINDS[self._fault[1]]()
-        return super().execute()
+        return self._sound.execute()
 
 
-class FaultyRunner(ModelledRunner):
+class FaultyRunner:
     """Computes like a modelled runner until a fault is due."""
 
-    def suffer(self, faults: list[Fault]) -> FaultyRunner:
-        self._faults = faults
-        return self
+    def __init__(self, sound: ModelledRunner, faults: list[Fault]) -> None:
+        self._sound, self._faults = sound, faults
+        self.close = sound.close
 
-    def job(self, plan: StepPlan, *rest: Any) -> ModelledJob:
-        return FaultyJob(plan, self._model, self._host_overhead_s).suffer(self._faults)
+    def job(self, plan: StepPlan, *rest: Any) -> FaultyJob:
+        return FaultyJob(self._sound.job(plan), self._faults)
 
 
 def faulty(faults: Iterable[tuple[str, Fault]], times: StepTimeModel | None = None) -> MakeRunner:
@@ -73,12 +75,10 @@ def faulty(faults: Iterable[tuple[str, Fault]], times: StepTimeModel | None = No
     for node, fault in sorted(faults):
         by_node.setdefault(node, []).append(fault)
 
-    def make(deployment: Any, node: Any, plan: Any) -> Callable[[], ModelledRunner]:
-        def runner() -> ModelledRunner:
-            sound = modelled(deployment, node, plan)()
-            model = sound._model if times is None else times
-            overhead = sound._host_overhead_s if times is None else 0.0
-            return FaultyRunner(model, overhead).suffer(by_node.get(node.name, []))
+    def make(deployment: Any, node: Any, plan: Any) -> Callable[[], FaultyRunner]:
+        def runner() -> FaultyRunner:
+            sound = modelled(deployment, node, plan)() if times is None else ModelledRunner(times, 0.0)
+            return FaultyRunner(sound, by_node.get(node.name, []))
 
         return runner
 
