@@ -92,6 +92,21 @@ def test_a_view_of_a_cache_is_what_a_copy_of_it_would_be(
     event(f"hits differ from those of now: {hits > 0}")
 
 
+def test_of_several_blocks_with_one_key_the_first_is_found_and_the_next_when_that_is_reused() -> None:
+    keys, others = BlockKeys(CONTENTS[0], SIZE), BlockKeys(CONTENTS[3], SIZE)
+    kv = KvCache(6, SIZE)
+    for request in (0, 1):
+        assert kv.allocate(request, keys, 4)  # each computes for itself what the other one has, too
+    view = KvAhead(kv)
+    assert view.allocate(2, keys, 4)
+    assert view.lookup(keys, 5) == [0, 1]
+    for first, left in ((0, [2, 3]), (1, [4, 5]), (2, [])):
+        view.free(first)
+        assert view.allocate(10 + first, others, 4)
+        assert view.lookup(keys, 5) == left
+    assert kv.lookup(keys, 5) == [0, 1]
+
+
 FREE = st.lists(st.tuples(st.sampled_from(["take", "claim", "give"]), st.integers(0, 9)), max_size=30)
 
 
