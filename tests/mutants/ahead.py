@@ -5,6 +5,7 @@ from __future__ import annotations
 CORE, ACTOR, WORKER = "rakka_sim/core/ahead.py", "rakka_sim/actors/ahead.py", "rakka_sim/actors/worker.py"
 FEED, RUNS, VIEWS = "rakka_sim/core/feed.py", "rakka_sim/core/runs.py", "rakka_sim/core/foresight.py"
 SPANS, SEQUENCE = "rakka_sim/core/cached_span.py", "rakka_sim/core/sequence.py"
+LANES = "rakka_sim/core/lanes.py"
 
 PLANS = ["tests/core/test_ahead.py"]
 SEEN = ["tests/core/test_foresight.py", *PLANS]
@@ -14,6 +15,7 @@ BY_FILE = {
     RUNS: PLANS,
     VIEWS: SEEN,
     SPANS: SEEN,
+    LANES: SEEN,
     SEQUENCE: SEEN,
     FEED: ["tests/core/test_feed.py", "tests/core/test_ahead_feed.py"],
     ACTOR: THROUGH,
@@ -69,8 +71,13 @@ FAULTS = [
     (VIEWS, "self.push(seq.copy())", "self.push(seq)"),
     (VIEWS, "            self.count -= 1  # it", "            pass  # it"),
     (VIEWS, "        super().remove(seq)\n        self._call()", "        super().remove(seq)"),
-    (VIEWS, "block in self._given or (block", "(block"),
-    (VIEWS, "block not in self._held and block in self._now", "block in self._now"),
+    (VIEWS, "if block in self._taken:", "if False:"),
+    (VIEWS, "return False if block in self._given else None", "return None"),
+    (VIEWS, "        self._taken.difference_update(blocks)\n", ""),
+    (VIEWS, "        now.settle()\n", ""),
+    (VIEWS, "            if base in self._lanes.by_base:", "            if False:"),
+    (VIEWS, "block in self._keyed or self._now", "self._now"),
+    (LANES, "table.lead + self.beat, table.place", "table.lead, table.place"),
     (VIEWS, "        self._given.difference_update(taken)\n", ""),
     (VIEWS, "        self._given.discard(block)\n", "        pass\n"),
     (VIEWS, "now._portions.copy()", "now._portions"),

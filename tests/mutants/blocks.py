@@ -27,7 +27,11 @@ FAULTS: list[tuple[str, str, str]] = [
     (LANES, "self.beat % self.block_size\n        return", "0\n        return"),
     # Held, if some table that uses the span has it at its place.
     (SPAN, "number < len(table) and table[number] == block", "True"),
-    (KV, "            self._note(table, self._spans[base])", "            pass"),
+    (
+        KV,
+        "len(table.blocks)):\n            self._note(table, base)",
+        "len(table.blocks)):\n            pass",
+    ),
     (KV, "if blocks is not table.blocks])", "])"),
     (KV, "            missing -= self._is_held(block, number)", "            missing -= False"),
 ]
