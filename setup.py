@@ -16,8 +16,8 @@ from typing import Any
 from setuptools import setup
 
 # What the compiler does not take is left out: values (dataclasses under a decorator of our own), enumerations,
-# protocols and their heirs; what is pickled, such as records, because a compiled class with arguments cannot be; and
-# what users make classes of their own of, which may not inherit from compiled ones.
+# protocols and their heirs; and what users make classes of their own of, which may not inherit from compiled ones. A
+# compiled class with arguments is pickled only by a `__reduce__` of its own.
 HOT = {
     "core": """ahead batching cached_span content decoding foresight free_queue kv lanes lifecycle pipelined places
         ranking runs sequence step waiting""",

@@ -52,10 +52,12 @@ TRIED = """\
   engine delivers them once. An engine that dies delivers first what it has kept back.
 * **The KV cache by portions and spans.** The queue of free blocks holds lists as they were freed, so taking is
   slicing; the prefix index knows spans of content, not single blocks, so a sequence is registered, found and
-  forgotten as a whole; a run deals its blocks in one go, in the order in which single steps would have taken them.
+  forgotten as a whole. A run takes its blocks in one go, in the order in which single steps would have taken them, and
+  notes them by lane (who takes at the same step of a cycle); they are dealt to tables, and keys registered, when
+  somebody comes, leaves or looks. Whether a block that is found is held is asked of the tables of its span.
 * **Who decodes moves with one beat.** A sequence that decodes has computed its lead plus a count that all of an engine
-  share. Nothing is done to it per step or run but when it takes or fills a block; sums, the nearest end and who takes a
-  block next are kept as it comes and goes. Rows of such sequences are written out only when somebody looks. On many
+  share. Nothing is done to it per step or run; sums, the nearest end and who takes a block next are kept as it comes
+  and goes. Rows of such sequences are written out only when somebody looks. On many
   replicas a batch is cold in the processor's caches, and looking at each of its sequences is mostly waiting.
 * **Routing without looking around.** The ranks of replicas are kept as loads change; a choice among many costs about
   what one among a few does.
@@ -63,6 +65,8 @@ TRIED = """\
   the worker that stands over it.
 * **Compiled, not rewritten.** No hot spot is left, only calls; so the modules that make most of them can be compiled as
   they are, by mypyc (`setup.py`).
+* **Few numbers one by one.** Most runs have about ten steps, and numpy takes longer to make a vector of ten than to
+  compute with it: up to 16 steps are timed and added up number by number, to the same last bit.
 * **Fewer collections.** A run makes hardly any cycles, so the garbage collector is asked to look less often while it
   lasts. Turning it off altogether was tried and dropped: a user's own cycles would stay.
 * **What a log of a million costs.** Ends of steps grow in a numpy column that readers see without a copy; how many rows
@@ -74,8 +78,7 @@ TRIED = """\
   as it is, on 8 and on 256 replicas.
 * Sums over lists of decode rows instead of kept ones: less code, and as fast where a replica has a row or two, but each
   pass over a batch of a dozen costs more on 256 replicas than on 8.
-* Compiling messages and records as well: a compiled dataclass is made no faster than a plain one, and records are
-  pickled, which compiled classes with arguments cannot be.
+* Compiling messages as well: a compiled dataclass is made no faster than a plain one.
 * Load reports on demand instead of one after every pass: routing would see other loads, and so be another policy.
 * Dropping the messages between engine, context and coordinator: they are the topology that is simulated.
 * Every token's time as a column of the log, as it was before: eight bytes a token are more than all the rest of a
