@@ -43,7 +43,7 @@ class FreeAhead(FreeQueue):
     __slots__ = ("_given", "_taken")
 
     def __init__(self, now: FreeQueue) -> None:
-        self._given: set[int] = set()  # since then, and free
+        self._given: set[int] = set()  # since then; perhaps taken again
         self._taken: set[int] = set()  # since then, and not given back
         self.count, self._limit = now.count, now._limit
         self._portions, self._at, self._entries = now._portions.copy(), now._at, now._entries
@@ -58,13 +58,11 @@ class FreeAhead(FreeQueue):
     def take(self, count: int) -> list[Block]:
         taken = super().take(count)
         self._taken.update(taken)
-        self._given.difference_update(taken)
         return taken
 
     def claim(self, block: Block) -> None:
         super().claim(block)
         self._taken.add(block)
-        self._given.discard(block)
 
     def give(self, blocks: list[Block]) -> None:
         super().give(blocks)

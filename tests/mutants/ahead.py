@@ -78,8 +78,6 @@ FAULTS = [
     (VIEWS, "            if base in self._lanes.by_base:", "            if False:"),
     (VIEWS, "block in self._keyed or self._now", "self._now"),
     (LANES, "table.lead + self.beat, table.place", "table.lead, table.place"),
-    (VIEWS, "        self._given.difference_update(taken)\n", ""),
-    (VIEWS, "        self._given.discard(block)\n", "        pass\n"),
     (VIEWS, "now._portions.copy()", "now._portions"),
     (VIEWS, "now._stale.copy()", "now._stale"),
     (VIEWS, "table.copy() for", "table for"),
