@@ -114,3 +114,19 @@ class CachedSpan:
             raise InvariantBroken("kv", f"a cached span is {self.state()}")
         if any(self.blocks[place] is None for place in self._others):
             raise InvariantBroken("kv", f"further blocks without a first one: {self.state()}")
+
+
+def held_together(hits: Sequence[Block], owner: list[CachedSpan | None]) -> int:
+    """How many hits, from the first on, one request surely holds all of: nearly always all that are held.
+
+    `owner` says of each block in which span it is found.
+    """
+    count = len(hits)
+    while count:
+        span = owner[hits[count - 1]]
+        if span is None:
+            return 0
+        if span.is_beginning_held(hits, count):
+            break
+        count = min(span.first, count - 1)
+    return count

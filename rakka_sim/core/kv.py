@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from rakka_sim.core.cached_span import CachedSpan
+from rakka_sim.core.cached_span import CachedSpan, held_together
 from rakka_sim.core.content import BlockKeys
 from rakka_sim.core.free_queue import Block, FreeQueue
 from rakka_sim.core.lanes import Lanes, Table
@@ -119,16 +119,7 @@ class KvCache:
         return missing
 
     def _held_together(self, hits: Sequence[Block]) -> int:
-        """How many hits, from the first on, one request surely holds all of: nearly always all that are held."""
-        count = len(hits)
-        while count:
-            span = self._owner[hits[count - 1]]
-            if span is None:
-                return 0
-            if span.is_beginning_held(hits, count):
-                break
-            count = min(span.first, count - 1)
-        return count
+        return held_together(hits, self._owner)
 
     def _is_held(self, block: Block, number: int) -> bool:
         """Whether a request holds a block that is found as number so-and-so of a content."""
