@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from rakka_sim.core.free_queue import Block
 from rakka_sim.errors import InvariantBroken
 
@@ -32,6 +34,14 @@ class CachedSpan:
     def is_held(self, block: Block, number: int) -> bool:
         """Whether a request holds this block, which is found here, as number so-and-so of its content."""
         return any(number < len(table) and table[number] == block for table in self.tables)
+
+    def is_beginning_held(self, hits: Sequence[Block], count: int) -> bool:
+        """Whether one request holds the first `count` of these, the last of which is found here."""
+        last, block = count - 1, hits[count - 1]
+        for table in self.tables:
+            if last < len(table) and table[last] == block and table[:count] == hits[:count]:
+                return True
+        return False
 
     def holders(self, place: int) -> list[Block]:
         """All blocks of one place, in the order in which they are found."""
@@ -104,3 +114,19 @@ class CachedSpan:
             raise InvariantBroken("kv", f"a cached span is {self.state()}")
         if any(self.blocks[place] is None for place in self._others):
             raise InvariantBroken("kv", f"further blocks without a first one: {self.state()}")
+
+
+def held_together(hits: Sequence[Block], owner: list[CachedSpan | None]) -> int:
+    """How many hits, from the first on, one request surely holds all of: nearly always all that are held.
+
+    `owner` says of each block in which span it is found.
+    """
+    count = len(hits)
+    while count:
+        span = owner[hits[count - 1]]
+        if span is None:
+            return 0
+        if span.is_beginning_held(hits, count):
+            break
+        count = min(span.first, count - 1)
+    return count

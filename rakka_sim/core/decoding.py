@@ -7,7 +7,7 @@ plus the beat. Where many replicas take turns, looking at every sequence of a ba
 from __future__ import annotations
 
 from collections.abc import Collection
-from heapq import heappop, heappush
+from heapq import heapify, heappop, heappush
 from operator import attrgetter
 
 from rakka_sim.core.kv import KvCache
@@ -16,6 +16,7 @@ from rakka_sim.core.sequence import Beat, Sequence
 from rakka_sim.errors import InvariantBroken
 
 _by_place = attrgetter("place")
+ROOM = 64  # entries of those who have left, besides one for each who is there, before they are looked for
 
 
 class Decoding:
@@ -33,7 +34,7 @@ class Decoding:
         self.streamed = 0  # how many of them are
         self._leads = 0  # their sum
         self._longest: int | None = 0  # the highest lead; None: to be looked for
-        self._ends: list[tuple[int, tuple[int, int], Sequence]] = []  # a heap; who has left stays until the top
+        self._ends: list[tuple[int, tuple[int, int], Sequence]] = []  # a heap; who has left stays for a while
 
     # --- who comes and goes -------------------------------------------------------------------------------------
 
@@ -51,6 +52,9 @@ class Decoding:
         if self._longest is not None and (lead > self._longest or self.count == 1):
             self._longest = lead
         heappush(self._ends, (seq.end - lead - 1, seq.place, seq))
+        if len(self._ends) > 2 * self.count + ROOM:  # many have left long before their end
+            self._ends = self._entries()
+            heapify(self._ends)
 
     def leave(self, seq: Sequence) -> None:
         """It has as many tokens as it had at the beat that is now."""
@@ -70,8 +74,11 @@ class Decoding:
             self._kv.leave(seq.request_id)
         self._clear()
 
+    def _entries(self) -> list[tuple[int, tuple[int, int], Sequence]]:
+        return [entry for entry in self._ends if entry[2].beat is self._beat and entry[2].place == entry[1]]
+
     def _members(self) -> list[Sequence]:
-        return [seq for _, place, seq in self._ends if seq.beat is self._beat and seq.place == place]
+        return [seq for _, _, seq in self._entries()]
 
     def advance(self, steps: int, also: Collection[Sequence] = ()) -> list[Sequence]:
         """All have computed and sampled so many tokens, and none ends before that.

@@ -6,6 +6,8 @@ the original does not change, costs what its original holds now (a list copied, 
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 from rakka_sim.core.content import BlockKeys
 from rakka_sim.core.free_queue import Block, FreeQueue
 from rakka_sim.core.kv import KvCache
@@ -114,6 +116,9 @@ class KvAhead(KvCache):
         span = self._spans.get(base)
         known = span.holders(place - first) if span is not None else []
         return [block for block in known if block not in self._lost] + self._found.get((base, place), [])
+
+    def _held_together(self, hits: Collection[Block]) -> int:
+        return 0  # whose blocks they will be is known of each alone
 
     def _is_held(self, block: Block, number: int) -> bool:
         taken = self._free_ahead.was_taken(block)

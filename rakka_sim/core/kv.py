@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from rakka_sim.core.cached_span import CachedSpan
+from rakka_sim.core.cached_span import CachedSpan, held_together
 from rakka_sim.core.content import BlockKeys
 from rakka_sim.core.free_queue import Block, FreeQueue
 from rakka_sim.core.lanes import Lanes, Table
@@ -109,11 +109,17 @@ class KvCache:
 
     def shortage(self, tokens: int, hits: Sequence[Block] = ()) -> int:
         """Blocks that are missing for a new table of `tokens` that starts with `hits`; none are if it is 0 or less."""
+        # A hit that nobody holds is missing as well: taking it takes it out of the free blocks.
         missing = -(-tokens // self.block_size) - self._free.count
-        for number, block in enumerate(hits):
-            # One that nobody holds is missing as well: taking it takes it out of the free blocks.
-            missing -= self._is_held(block, number)
+        if hits:
+            held = self._held_together(hits)
+            missing -= held
+            for number in range(held, len(hits)):
+                missing -= self._is_held(hits[number], number)
         return missing
+
+    def _held_together(self, hits: Sequence[Block]) -> int:
+        return held_together(hits, self._owner)
 
     def _is_held(self, block: Block, number: int) -> bool:
         """Whether a request holds a block that is found as number so-and-so of a content."""
@@ -136,8 +142,9 @@ class KvCache:
     def _use(self, table: Table) -> None:
         """All that a table has so far has been found."""
         free, sharers = self._free, self._sharers
+        held = self._held_together(table.blocks)
         for number, block in enumerate(table.blocks):
-            if self._is_held(block, number):
+            if number < held or self._is_held(block, number):
                 sharers[block] = sharers.get(block, 1) + 1
             else:
                 free.claim(block)

@@ -132,6 +132,36 @@ def test_a_hit_that_nobody_holds_is_free_though_another_block_of_the_same_text_i
     kv.check()
 
 
+def test_a_hit_that_nobody_holds_is_free_though_a_later_one_is_held_beside_another_block_of_its_text() -> None:
+    kv = KvCache(6, block_size=4)
+    kv.allocate(0, KEYS, 4)
+    kv.allocate(1, KEYS, 8)
+    kv.free(0)
+    hits = kv.lookup(KEYS, 9)
+    assert hits == [0, 2]
+    assert kv.shortage(9, hits) == 3 - 4 - 1
+    kv.allocate(2, KEYS, 9, hits)
+    assert kv.free_blocks == 2
+    kv.check()
+
+
+def test_of_a_prefix_that_is_held_in_part_the_rest_is_free() -> None:
+    """Two requests begin alike; one has gone, and of its own span nothing is held."""
+    kv = KvCache(8, block_size=4)
+    keys = [BlockKeys(((1, 8), (source, 8)), 4) for source in (2, 3)]
+    for request in (0, 1):
+        kv.allocate(request, keys[request], 16, kv.lookup(keys[request], 16))
+    kv.free(1)
+    hits = kv.lookup(keys[1], 17)
+    assert hits == [0, 1, 4, 5]
+    assert kv.shortage(17, hits) == 5 - 4 - 2
+    kv.allocate(2, keys[1], 17, hits)
+    assert kv.free_blocks == 1
+    kv.free(0)
+    assert kv.shortage(17, hits) == 5 - 3 - 4
+    kv.check()
+
+
 ROWS = st.lists(st.tuples(st.integers(1, 14), st.integers(0, 3), st.integers(1, 9)), min_size=1, max_size=5)
 
 

@@ -309,6 +309,19 @@ def test_a_plan_is_committed_as_far_as_it_goes(done: int) -> None:
         made.commit(done)
 
 
+def test_who_stops_long_before_its_end_is_not_kept() -> None:
+    made = Batcher(BatchingLimits(4, 100, 100_000), KvCache(30_000, 4))
+    made.add(SequenceSpec(0, 4, 2000, ((0, 4),)))  # the next to come to its end, all the time
+    for number in range(1, 1000):
+        made.add(SequenceSpec(number, 4, 90_000, ((number, 4),)))
+    while made.waiting:
+        plan = made.plan(1)
+        assert plan is not None
+        made.commit(1, {row.request_id: FinishReason.STOP for row in plan.rows if row.request_id and row.context > 4})
+        assert len(made._decoding._ends) < 100
+    made.check()
+
+
 def test_plan_and_commit_alternate() -> None:
     made = decoding([30], [5])
     planned(made)

@@ -33,5 +33,8 @@ FAULTS: list[tuple[str, str, str]] = [
         "len(table.blocks)):\n            pass",
     ),
     (KV, "if blocks is not table.blocks])", "])"),
-    (KV, "            missing -= self._is_held(block, number)", "            missing -= False"),
+    (KV, "missing -= self._is_held(hits[number], number)", "missing -= False"),
+    (KV, "held = self._held_together(hits)", "held = len(hits)"),
+    (KV, "held = self._held_together(table.blocks)", "held = len(table.blocks)"),
+    (SPAN, "table[last] == block and table[:count] == hits[:count]", "table[last] == block"),
 ]
