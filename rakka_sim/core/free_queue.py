@@ -26,7 +26,7 @@ class FreeQueue:
     is noted about a block that is taken or given: which ones are in the queue is for the caller to know.
     """
 
-    __slots__ = ("_at", "_entries", "_held", "_limit", "_portions", "_stale", "count")
+    __slots__ = ("_at", "_entries", "_limit", "_portions", "_stale", "count")
 
     def __init__(self, blocks: int) -> None:
         self.count = blocks  # of free ones
