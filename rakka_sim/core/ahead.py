@@ -104,7 +104,7 @@ class AheadBatcher(Batcher):
         following = self._following
         if following is None:
             return {}
-        of_run = promised_blocks([following.plan], following.kv)
+        of_run = promised_blocks(following.plan, following.kv)
         return {
             row: [*following.kv.table(row)[len(self._kv.table(row)) :], *of_run.get(row, ())] for row in following.rows
         }

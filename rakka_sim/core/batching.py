@@ -171,7 +171,7 @@ class Batcher(Places):
 
     def promised_blocks(self, plan: StepPlan) -> dict[int, list[int]]:
         """The blocks that each row of a run gets on top of its table, in order; none for a plan of one step."""
-        return promised_blocks([plan], self._kv)
+        return promised_blocks(plan, self._kv)
 
     # --- what became of it --------------------------------------------------------------------------------------
 

@@ -6,8 +6,6 @@ have taken them: step by step, row by row. Nothing else takes blocks in between,
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-
 from rakka_sim.core.decoding import Decoding
 from rakka_sim.core.kv import KvCache
 from rakka_sim.core.sequence import BatchingLimits, Sequence
@@ -102,10 +100,10 @@ def taking_order(plan: StepPlan, block_size: int) -> list[int]:
     return [request_id for step in range(plan.steps) for request_id in takers[step % block_size]]
 
 
-def promised_blocks(plans: Iterable[StepPlan], kv: KvCache) -> dict[int, list[int]]:
-    """The blocks that each row gets on top of its table when these plans run one after another, in order."""
+def promised_blocks(plan: StepPlan, kv: KvCache) -> dict[int, list[int]]:
+    """The blocks that each row gets on top of its table while this plan runs, in order."""
     promised: dict[int, list[int]] = {}
-    order = [request_id for plan in plans for request_id in taking_order(plan, kv.block_size)]
+    order = taking_order(plan, kv.block_size)
     for request_id, block in zip(order, kv.next_free(len(order)), strict=True):
         promised.setdefault(request_id, []).append(block)
     return promised
